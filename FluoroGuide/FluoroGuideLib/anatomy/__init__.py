@@ -1,0 +1,1 @@
+"""From a CT, CBCT or MR volume to what the X-ray sees."""

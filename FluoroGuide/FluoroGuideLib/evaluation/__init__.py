@@ -1,0 +1,1 @@
+"""Phantoms, simulation and measurement of accuracy."""

@@ -1,0 +1,1 @@
+"""Frames, rigid motions and C-arm views."""

@@ -1,0 +1,1 @@
+"""Overlay geometry, needle reconstruction and deviation from plan."""

@@ -1,0 +1,1 @@
+"""Targets, trajectories and procedures."""

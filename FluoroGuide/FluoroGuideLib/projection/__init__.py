@@ -1,0 +1,1 @@
+"""Line integrals through volumes and their pose derivatives."""

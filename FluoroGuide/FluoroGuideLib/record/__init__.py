@@ -1,0 +1,1 @@
+"""What was achieved: placement, dose, procedure record."""

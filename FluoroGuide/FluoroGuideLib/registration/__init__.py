@@ -1,0 +1,1 @@
+"""2D/3D registration and its error."""

@@ -1,0 +1,1 @@
+"""MRML: the only package that imports slicer."""

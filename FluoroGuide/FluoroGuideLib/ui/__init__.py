@@ -1,0 +1,1 @@
+"""Qt: the only package that imports qt and ctk."""
