@@ -142,7 +142,8 @@ class CArmView:
             if value is None or not np.isfinite(value) or value <= 0:
                 raise FluoroGuideError(f"The {name} must be a positive number of mm", value, "Enter it in the C-arm card.")
         if sid_mm <= sod_mm:
-            raise FluoroGuideError("The detector would lie between source and isocentre", f"SID {sid_mm} mm, SOD {sod_mm} mm", "Check both distances.")
+            distances = f"SID {sid_mm} mm, SOD {sod_mm} mm"
+            raise FluoroGuideError("The detector would lie between source and isocentre", distances, "Check both distances.")
         u, v, d = beam_axes(primary_deg, secondary_deg)
         column, row = principal_point_px or ((columns - 1) / 2, (rows - 1) / 2)
         u, v = u * pixel_spacing_mm[1], v * pixel_spacing_mm[0]
