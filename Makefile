@@ -1,0 +1,47 @@
+# "make demo" and "make test" each do all of their set-up on a fresh machine. "make help" lists the rest.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+export QT_QPA_PLATFORM ?= offscreen
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format cmake-lists system-libraries clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.stamp-all system-libraries ## the whole workflow on a real CT; results in build/demo
+	@$(BIN)/fluoroguide demo
+
+test: $(VENV)/.stamp-dev system-libraries ## all tests; PYTEST_ARGS="-k carm" for some of them
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/python tools/cmake_lists.py --check
+	@PYTHONPATH=FluoroGuide $(BIN)/lint-imports --no-logo
+
+setup: $(VENV)/.stamp-dev ## the virtual environment with everything for development
+
+format: $(VENV)/.stamp-dev ## let ruff repair what it can
+	@$(BIN)/ruff check --fix .
+
+cmake-lists: ## rewrite the file lists in FluoroGuide/CMakeLists.txt from the disk
+	@python3 tools/cmake_lists.py
+
+system-libraries:
+	@bash tools/system_libraries.sh
+
+# The stamps hold until pyproject.toml changes. The package itself is installed in editable form.
+$(VENV)/.stamp-all: pyproject.toml
+	@bash tools/setup_environment.sh $(VENV) all
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml
+	@bash tools/setup_environment.sh $(VENV) dev
+	@touch $(VENV)/.stamp-all $@
+
+clean: ## remove the virtual environment, caches and build folders
+	rm -rf $(VENV) .cache build dist .pytest_cache .ruff_cache .import_linter_cache FluoroGuide/*.egg-info
+	find FluoroGuide tools -name __pycache__ -type d -prune -exec rm -rf {} +
