@@ -1,0 +1,97 @@
+"""Local refinement of a pose: Levenberg-Marquardt on one level of the pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import CancelledError
+from ..geometry.rigid import motion
+from .similarity import Evaluation, Level
+
+LEVER_MM = 60.0
+"""Distance at which a rotation counts as much as a translation, for damping and step lengths (half a vertebra's view)."""
+_TO_XI = np.diag([1 / LEVER_MM] * 3 + [1.0] * 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """A pose with its evaluation and the number of iterations used."""
+
+    pose: np.ndarray
+    evaluation: Evaluation
+    iterations: int
+
+
+def refine(
+    level: Level, pose: np.ndarray, center_mm: np.ndarray, iterations: int = 12, *, tolerance_mm: float = 0.02,
+    cancelled: Callable[[], bool] | None = None, prior: object | None = None,
+) -> Refined:
+    """Levenberg-Marquardt from ``pose``; stops when a step is below ``tolerance_mm`` (rotations at 60 mm lever).
+
+    Parameters
+    ----------
+    level
+        Level of the pyramid.
+    pose
+        Start, 4x4 volume LPS -> isocentre LPS.
+    center_mm
+        Centre of rotation in the isocentre frame; near the target, so that rotation and translation decouple.
+    iterations
+        Upper limit; each costs one projection with derivatives per view.
+    prior
+        Optional object with ``add(pose, center, evaluation) -> Evaluation`` that adds a pose prior.
+
+    Raises
+    ------
+    CancelledError
+        ``cancelled()`` returned True; it is asked before each iteration.
+    """
+
+    def evaluate(candidate: np.ndarray) -> Evaluation:
+        result = level.evaluate(candidate, center_mm)
+        return prior.add(candidate, center_mm, result) if prior is not None else result
+
+    damping, now, used = 1e-2, evaluate(pose), 0
+    while used < iterations and np.isfinite(now.cost):
+        if cancelled is not None and cancelled():
+            raise CancelledError()
+        used += 1
+        step = _step(now, damping)
+        candidate = motion(_TO_XI @ step, center_mm) @ pose
+        then = evaluate(candidate)
+        small = np.linalg.norm(step) < tolerance_mm
+        if then.cost < now.cost:
+            pose, now, damping = candidate, then, max(damping * 0.3, 1e-4)
+        else:
+            damping *= 8
+        if small or damping > 1e2:
+            break
+    return Refined(pose, now, used)
+
+
+def _step(now: Evaluation, damping: float) -> np.ndarray:
+    """Damped Gauss-Newton step (6,) in mm (rotations at the lever)."""
+    hessian, gradient = _TO_XI @ now.hessian @ _TO_XI, _TO_XI @ now.gradient
+    scale = np.diag(np.diag(hessian) + 1e-3 * np.trace(hessian) / 6 + 1e-12)
+    return -np.linalg.solve(hessian + damping * scale, gradient)
+
+
+def pose_distance_mm(a: np.ndarray, b: np.ndarray, center_mm: np.ndarray) -> float:
+    """How far two poses are apart: rotation at the 60 mm lever plus the motion of ``center_mm`` (isocentre frame)."""
+    delta = a @ np.linalg.inv(b)
+    angle = np.arccos(np.clip((np.trace(delta[:3, :3]) - 1) / 2, -1, 1))
+    return float(angle * LEVER_MM + np.linalg.norm(delta[:3, :3] @ center_mm + delta[:3, 3] - center_mm))
+
+
+def distinct(candidates: list, center_mm: np.ndarray, apart_mm: float, keep: int) -> list:
+    """The first ``keep`` of ``candidates`` (best first; each with ``.pose``) that are ``apart_mm`` or more from each other."""
+    kept: list = []
+    for candidate in candidates:
+        if all(pose_distance_mm(candidate.pose, k.pose, center_mm) >= apart_mm for k in kept):
+            kept.append(candidate)
+        if len(kept) == keep:
+            break
+    return kept

@@ -1,0 +1,234 @@
+"""2D/3D registration: from a volume and one or more X-rays to a pose with its error and a verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..anatomy.attenuation import AttenuationVolume
+from ..errors import CancelledError, FluoroGuideError
+from ..geometry.frames import center_lps_mm, corners_lps_mm
+from ..geometry.rigid import apply, check_rigid
+from ..imaging.xray import XrayImage
+from .confidence import judge, pose_covariance
+from .refine import Refined, distinct, refine
+from .result import Registration
+from .search import Candidate, center_in_isocenter, rotation_grid, search, start_at_isocenter
+from .similarity import Level
+from .volume import MovingVolume
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class LevelOptions:
+    """One level: voxel (and pixel) size, window half-width in pixels, iterations, poses kept afterwards."""
+
+    pixel_mm: float
+    radius: int
+    iterations: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to register.
+
+    Attributes
+    ----------
+    levels
+        From coarse to fine.
+    search
+        Search globally around the start (True) or only refine it.
+    search_limit_deg, search_step_deg, search_reach_mm
+        Rotations and translations that the search covers.
+    threads
+        Views and starts run in parallel threads; results do not depend on it.
+    backend
+        Projector backend: auto, numba or numpy.
+    """
+
+    levels: tuple[LevelOptions, ...] = (LevelOptions(6.0, 4, 10, 4), LevelOptions(3.0, 5, 8, 2), LevelOptions(1.5, 8, 8, 1))
+    search: bool = True
+    search_limit_deg: float = 20.0
+    search_step_deg: float = 10.0
+    search_reach_mm: float = 70.0
+    search_keep: int = 6
+    threads: int = 2
+    backend: str = "auto"
+
+
+@dataclass(eq=False)
+class _Task:
+    """Everything one registration carries along."""
+
+    moving: MovingVolume
+    images: list[XrayImage]
+    point_lps_mm: np.ndarray
+    options: Options
+    progress: Progress
+    cancelled: Callable[[], bool]
+    history: list[dict] = field(default_factory=list)
+
+
+def register(
+    volume: AttenuationVolume | MovingVolume, images: Sequence[XrayImage], initial: np.ndarray | None = None, *,
+    targets: dict[str, np.ndarray] | None = None, options: Options | None = None, progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Registration:
+    """Find the pose of a volume in one or more X-rays.
+
+    Parameters
+    ----------
+    volume
+        The volume, or a :class:`MovingVolume` made from it before (its pyramid is then reused).
+    images
+        X-rays whose views share one isocentre frame.
+    initial
+        Rough pose (4x4, volume LPS -> isocentre LPS). Without it the targets' mean (else the volume's centre) is put at
+        the isocentre with axes aligned.
+    targets
+        Named points (3,) in volume LPS mm; the error is predicted there and the pose turns about their mean.
+    options, progress, cancelled
+        See :class:`Options`; ``progress(fraction, text)``; ``cancelled()`` is asked between iterations.
+
+    Raises
+    ------
+    FluoroGuideError
+        No image, a pose that is not rigid, targets outside the volume, or a pose that puts the volume behind a source.
+    CancelledError
+        When ``cancelled()`` returned True.
+    """
+    options = options or Options()
+    moving = volume if isinstance(volume, MovingVolume) else MovingVolume(volume, options.backend)
+    point = _reference_point(moving.volume, targets)
+    start = start_at_isocenter(point) if initial is None else check_rigid(initial, "initial pose")
+    _check(moving.volume, list(images), start, point)
+    task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False))
+    for level in options.levels:  # set-up is not part of the registration's time
+        moving.projector(level.pixel_mm).prepare()
+        if task.cancelled():
+            raise CancelledError()
+    moving.beyond()
+    rendered, began = moving.projections, time.perf_counter()
+    best, others, level = _coarse_to_fine(task, start)
+    result = _answer(task, best, others, level, targets)
+    return Registration(
+        **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
+    )
+
+
+def _reference_point(volume: AttenuationVolume, targets: dict[str, np.ndarray] | None) -> np.ndarray:
+    """Mean target, else the volume's centre (3,), volume LPS mm."""
+    if not targets:
+        return center_lps_mm(volume.image)
+    points = np.array([np.asarray(p, float) for p in targets.values()])
+    corners = corners_lps_mm(volume.image)
+    for name, p in targets.items():
+        if not np.isfinite(p).all() or (p < corners.min(0) - 50).any() or (p > corners.max(0) + 50).any():
+            raise FluoroGuideError(
+                f"The target {name} lies outside the volume", np.round(np.asarray(p, float), 1).tolist(),
+                "Give target points in LPS mm of the volume.",
+            )
+    return points.mean(axis=0)
+
+
+def _check(volume: AttenuationVolume, images: list[XrayImage], start: np.ndarray, point: np.ndarray) -> None:
+    if not images:
+        raise FluoroGuideError("There is no X-ray to register to", None, "Give one or two X-ray images.")
+    for image in images:
+        name = image.source or "X-ray"
+        if (image.view.depth_mm(apply(start, np.vstack([point, center_lps_mm(volume.image)]))) <= 0).any():
+            raise FluoroGuideError(
+                "The initial pose puts the volume behind the X-ray source", name,
+                "Check the initial transform's direction (volume to isocentre) and the SOD.",
+            )
+        if image.mask.mean() < 0.02:
+            raise FluoroGuideError("Almost the whole X-ray is masked", name, "Check its collimation and polarity.")
+        if np.ptp(image.pixels[image.mask]) <= 0:
+            raise FluoroGuideError("The X-ray shows nothing: all its pixels are equal", name, "Choose another frame.")
+
+
+def _make_level(task: _Task, spec: LevelOptions, center_mm: np.ndarray) -> Level:
+    return Level(task.moving.projector(spec.pixel_mm), task.images, center_mm, spec.pixel_mm, spec.radius)
+
+
+def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refined], Level]:
+    """Search, then refine ever fewer candidates on ever finer levels."""
+    options, center = task.options, center_in_isocenter(start, task.point_lps_mm)
+    pool: list[Candidate | Refined] = [Candidate(start, 0.0)]
+    level = _make_level(task, options.levels[0], center)
+    if options.search:
+        task.progress(0.05, "searching")
+        rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
+        pool += search(
+            level, task.moving.beyond(), start, center, rotations, reach_mm=options.search_reach_mm, keep=options.search_keep,
+            threads=options.threads, cancelled=task.cancelled,
+        )
+        task.history.append({"stage": "search", "rotations": len(rotations), "best_score": max(c.score for c in pool)})
+    refined: list[Refined] = []
+    for number, spec in enumerate(options.levels):
+        task.progress(0.3 + 0.6 * number / len(options.levels), f"refining at {spec.pixel_mm:g} mm")
+        center = center_in_isocenter(pool[0].pose, task.point_lps_mm)
+        level = level if number == 0 else _make_level(task, spec, center)
+        refined = _refine_all(task, level, spec, pool)
+        task.history.append({
+            "stage": f"{spec.pixel_mm:g} mm", "candidates": len(pool), "cost": refined[0].evaluation.cost,
+            "similarity": list(refined[0].evaluation.similarity), "iterations": sum(r.iterations for r in refined),
+        })
+        pool = distinct(refined, center, 1.5, spec.keep)
+    return pool[0], refined[1:], level
+
+
+def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> list[Refined]:
+    """Every candidate refined on this level, best (lowest cost) first."""
+
+    def one(candidate: Candidate | Refined) -> Refined:
+        center = center_in_isocenter(candidate.pose, task.point_lps_mm)
+        masked = level.without_unknown(task.moving.beyond(), candidate.pose)
+        return refine(masked, candidate.pose, center, spec.iterations, cancelled=task.cancelled)
+
+    with ThreadPoolExecutor(max(1, task.options.threads)) as threads:
+        refined = list(threads.map(one, pool))
+    return sorted(refined, key=lambda r: r.evaluation.cost)
+
+
+def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, targets: dict[str, np.ndarray] | None) -> dict:
+    """Covariance, verdict and the rest of the result."""
+    task.progress(0.95, "estimating the error")
+    center = center_in_isocenter(best.pose, task.point_lps_mm)
+    masked = level.without_unknown(task.moving.beyond(), best.pose)
+    covariance = pose_covariance(masked, best.pose, center)
+    views = tuple(image.view for image in task.images)
+    draft = {
+        "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
+    }
+    points = targets or {"centre": task.point_lps_mm}
+    errors = Registration(verdict="warn", reasons=(), **draft).target_error(points) if np.isfinite(covariance).all() else []
+    widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
+    verdict, reasons = judge(best, others, widths, masked.coverage(level), len(views), center)
+    task.progress(1.0, verdict)
+    return {**draft, "verdict": verdict, "reasons": reasons}
+
+
+def warm_up(backend: str = "auto") -> None:
+    """Compile (or load from the cache) everything that :func:`register` runs, on a tiny case; seconds at the first call."""
+    import SimpleITK as sitk
+
+    from ..geometry.carm import CArmView
+
+    k, j, i = np.mgrid[:24, :24, :24] - 12
+    image = sitk.GetImageFromArray((0.02 * (i**2 + 2 * j**2 + k**2 < 90) + 0.02 * ((i - 3) ** 2 + j**2 < 9)).astype(np.float32))
+    image.SetSpacing([4.0] * 3)
+    image.SetOrigin([-48.0] * 3)
+    volume = AttenuationVolume(image, "CT", "warm-up")
+    view = CArmView.from_angles(0, 0, sid_mm=1000, sod_mm=700, rows=48, columns=48, pixel_spacing_mm=(4.0, 4.0))
+    moving = MovingVolume(volume, backend)
+    pixels = moving.projector(6.0).project(view, np.eye(4))
+    xray = XrayImage(pixels, np.ones(pixels.shape, bool), view, "warm-up")
+    spec = (LevelOptions(6.0, 2, 2, 1),)
+    register(moving, [xray], np.eye(4), options=Options(levels=spec, search_limit_deg=0.0, threads=1, backend=backend))

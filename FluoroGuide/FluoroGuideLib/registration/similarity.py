@@ -1,0 +1,193 @@
+"""How well a projected volume agrees with the X-rays: locally normalised residuals at one level of the pyramid.
+
+Each image is normalised by the mean and deviation of a masked box window; the residual is DRR minus X-ray.  That removes
+what differs between them without meaning anything for the pose: grey-value mapping, beam hardening, scatter, exposure.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..geometry.carm import CArmView
+from ..imaging.xray import XrayImage
+from ..projection.joseph import Projector, pixel_distances
+
+FLOOR_FACTOR = 0.15
+"""Part of the root mean local variance added to each local deviation, so that flat regions are not blown up."""
+MIN_WINDOW_FILL = 0.5
+"""Pixels whose window is emptier than this (outside the mask) are normalised but do not vote."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Cost and Gauss-Newton equations at one pose.
+
+    Attributes
+    ----------
+    cost
+        Mean Cauchy cost of the residuals over all views.
+    hessian, gradient
+        6x6 and (6,) for (rx, ry, rz in rad, tx, ty, tz in mm); None when not asked for.
+    similarity
+        Per view: weighted correlation of the locally normalised images, -1..1.
+    """
+
+    cost: float
+    hessian: np.ndarray | None
+    gradient: np.ndarray | None
+    similarity: tuple[float, ...]
+
+    @property
+    def correlation(self) -> float:
+        """Mean of the views' similarities."""
+        return float(np.mean(self.similarity))
+
+
+def shrink_factor(image: XrayImage, point_mm: np.ndarray, pixel_mm: float) -> int:
+    """Whole number of pixels to average so that one covers about ``pixel_mm`` at the depth of ``point_mm``."""
+    return max(1, round(pixel_mm / image.view.mm_per_pixel_at(point_mm)))
+
+
+def block_mean(image: XrayImage, factor: int) -> tuple[np.ndarray, np.ndarray, CArmView]:
+    """Masked means of factor x factor blocks: pixels float32, mask bool (block at least 90 % inside), and their view."""
+    rows, columns = image.view.rows // factor, image.view.columns // factor
+    view = image.view.cropped(0, 0, columns * factor, rows * factor).resampled(rows, columns)
+    shape = (rows, factor, columns, factor)
+    inside = image.mask[: rows * factor, : columns * factor].reshape(shape)
+    values = np.where(inside, image.pixels[: rows * factor, : columns * factor].reshape(shape), 0.0)
+    count = inside.sum(axis=(1, 3))
+    mean = (values.sum(axis=(1, 3)) / np.maximum(count, 1)).astype(np.float32)
+    return mean, count > 0.9 * factor * factor, view
+
+
+class FixedView:
+    """One X-ray at one level: its normalised pixels, its mask, and the work to compare a DRR with it.
+
+    Parameters
+    ----------
+    pixels, mask, view
+        float32 and bool (rows, columns), and the geometry of those pixels.
+    radius
+        Half-width of the normalisation window in pixels.
+    kernels
+        Kernel module (:func:`projection.joseph.kernels`).
+    """
+
+    def __init__(self, pixels: np.ndarray, mask: np.ndarray, view: CArmView, radius: int, kernels: object) -> None:
+        self.view, self.radius, self.kernels = view, radius, kernels
+        self.pixels = np.ascontiguousarray(pixels, np.float32)
+        self.full_mask = _eroded(mask)
+        self.distances = pixel_distances(view)
+        self.set_mask(self.full_mask)
+
+    def set_mask(self, mask: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Restrict to ``mask`` (bool, within the X-ray's own mask); ``weight`` (rows, columns) scales each pixel's vote."""
+        mask = mask & self.full_mask
+        self.mask = mask.astype(np.float32)
+        self.rays = mask.astype(np.uint8)
+        count = np.empty_like(self.mask)
+        self.kernels.box_sum(self.mask, self.radius, count)
+        self.inverse_count = np.where(count > 3, 1 / np.maximum(count, 1), 0).astype(np.float32)
+        votes = self.mask * (count > MIN_WINDOW_FILL * (2 * self.radius + 1) ** 2)
+        self.weight = (votes if weight is None else votes * weight).astype(np.float32)
+        self.fixed, _ = self.normalize(self.pixels)
+
+    def without(self, mask: np.ndarray) -> FixedView:
+        """A copy that also leaves out the pixels where ``mask`` (bool) is True; cheap, shares the pixels."""
+        other = copy.copy(self)
+        other.set_mask(self.mask.astype(bool) & ~mask)
+        return other
+
+    def normalize(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Locally normalised image and 1 / local deviation."""
+        out, inverse_std = np.empty_like(image), np.empty_like(image)
+        self.kernels.local_normalize(image, self.mask, self.inverse_count, self.radius, FLOOR_FACTOR, out, inverse_std)
+        return out, inverse_std
+
+
+class Level:
+    """All views at one resolution, with the volume prepared for it.
+
+    Parameters
+    ----------
+    projector
+        Volume at a resolution that matches the pixels.
+    images
+        X-rays.
+    point_mm
+        Point in the isocentre frame whose depth sets the pixel size.
+    pixel_mm
+        Pixel size wanted at that depth.
+    radius
+        Half-width of the normalisation window, pixels.
+    cauchy
+        Residual at which a pixel's influence is halved (local deviations).
+    """
+
+    def __init__(
+        self, projector: Projector, images: list[XrayImage], point_mm: np.ndarray, pixel_mm: float, radius: int, cauchy: float = 1.0,
+    ) -> None:
+        self.projector, self.pixel_mm, self.cauchy2 = projector, pixel_mm, cauchy**2
+        self.views = []
+        for image in images:
+            pixels, mask, view = block_mean(image, shrink_factor(image, point_mm, pixel_mm))
+            self.views.append(FixedView(pixels, mask, view, radius, projector.kernels))
+
+    def without_unknown(self, beyond: Projector | None, pose: np.ndarray) -> Level:
+        """This level without the rays that, at ``pose``, pass through body beyond the scan."""
+        if beyond is None:
+            return self
+        other = copy.copy(self)
+        other.views = [v.without(beyond.project(v.view, pose, None, v.distances) > 0) for v in self.views]
+        return other
+
+    def coverage(self, of: Level) -> float:
+        """Part of the votes of another level (same views) that are left here."""
+        return float(sum(v.weight.sum() for v in self.views) / max(1.0, sum(v.weight.sum() for v in of.views)))
+
+    def evaluate(self, pose: np.ndarray, center_mm: np.ndarray, derivatives: bool = True) -> Evaluation:
+        """Cost, similarity and (on request) the Gauss-Newton equations at a pose (4x4)."""
+        hessian, gradient, sums = np.zeros((6, 6)), np.zeros(6), np.zeros(5)
+        similarity = []
+        for fixed in self.views:
+            before = sums.copy()
+            if derivatives:
+                self._add_equations(fixed, pose, center_mm, hessian, gradient, sums)
+            else:
+                self._add_cost(fixed, pose, sums)
+            _, mf, mm, ff, _ = sums - before
+            similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
+        total = max(sums[4], 1e-9)
+        cost = sums[0] / total if sums[4] > 0 else np.inf
+        return Evaluation(cost, hessian / total if derivatives else None, gradient / total if derivatives else None, tuple(similarity))
+
+    def _add_equations(
+        self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray, hessian: np.ndarray, gradient: np.ndarray, sums: np.ndarray,
+    ) -> None:
+        moving, jacobian = self.normalized_with_jacobian(fixed, pose, center_mm)
+        self.projector.kernels.normal_equations(jacobian, moving, fixed.fixed, fixed.weight, self.cauchy2, hessian, gradient, sums)
+
+    def _add_cost(self, fixed: FixedView, pose: np.ndarray, sums: np.ndarray) -> None:
+        moving, _ = fixed.normalize(self.projector.project(fixed.view, pose, fixed.rays, fixed.distances))
+        residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
+        sums += [
+            (w * self.cauchy2 * np.log1p(residual**2 / self.cauchy2)).sum(), (w * moving * fixed.fixed).sum(),
+            (w * moving * moving).sum(), (w * fixed.fixed * fixed.fixed).sum(), w.sum(),
+        ]
+
+    def normalized_with_jacobian(self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised DRR (rows, columns) and its pose derivative (6, rows, columns) for one view."""
+        image, jacobian = self.projector.project_with_jacobian(fixed.view, pose, center_mm, fixed.rays, fixed.distances)
+        moving, inverse_std = fixed.normalize(image)
+        fixed.kernels.local_normalize_jacobian(jacobian, fixed.mask, fixed.inverse_count, fixed.radius, moving, inverse_std)
+        return moving, jacobian
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """The mask without its one-pixel border, where blocks mix patient and shutter."""
+    from scipy.ndimage import binary_erosion
+
+    return binary_erosion(mask, np.ones((3, 3), bool), border_value=True)
