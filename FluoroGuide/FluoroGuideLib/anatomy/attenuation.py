@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import FluoroGuideError
 
 WATER_ATTENUATION_PER_MM = 0.02
 """Linear attenuation of water, 1/mm, at a typical effective energy of fluoroscopy (about 65-70 keV; DESIGN 3)."""
+HU_RANGE = (-1024.0, 3000.0)
+"""Below lies padding (-2000, -3024, ...), above metal and its streaks; both are clipped to the range."""
+MAX_VOXELS = 2_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,3 +40,129 @@ class AttenuationVolume:
     name: str = ""
     parts: object | None = None
     part_names: dict[int, str] = field(default_factory=dict)
+
+
+def attenuation_from_hu(image: sitk.Image, modality: str = "CT", name: str = "") -> AttenuationVolume:
+    """Hounsfield units to linear attenuation: ``mu = 0.02 (1 + HU / 1000)`` per mm, never below 0.
+
+    This is the definition of HU with the attenuation of water at one effective energy.  Bone attenuates somewhat more
+    at fluoroscopic than at CT energies (photoelectric effect in calcium), so its line integrals come out a little
+    low; the local correlation used for registration is blind to such a smooth scale.  CBCT is treated alike: its HU
+    may be tens to hundreds off, which shifts the background, not where edges are.
+
+    Parameters
+    ----------
+    image
+        3-D image in HU.  Values outside :data:`HU_RANGE` are clipped to it.
+
+    Raises
+    ------
+    FluoroGuideError
+        The image fails :func:`check_volume`, or the modality is neither CT nor CBCT.
+    """
+    if modality not in ("CT", "CBCT"):
+        raise FluoroGuideError("Hounsfield units need a CT or CBCT volume", modality, "Say which of the two it is")
+    check_volume(image, name or "volume")
+    hu = sitk.GetArrayFromImage(image).astype(np.float32)
+    np.clip(hu, *HU_RANGE, out=hu)
+    if hu.max() < -500:
+        raise FluoroGuideError(f"The volume {name} holds nothing denser than air".replace("  ", " "), f"maximum {hu.max():g} HU", "Check its units: HU are expected")
+    hu += 1000.0
+    hu *= WATER_ATTENUATION_PER_MM / 1000.0
+    np.maximum(hu, 0.0, out=hu)
+    result = sitk.GetImageFromArray(hu)
+    result.CopyInformation(image)
+    return AttenuationVolume(result, modality, name)
+
+
+def read_volume(path: str | Path) -> sitk.Image:
+    """Read a 3-D volume: any file SimpleITK reads, or a folder with a DICOM series.
+
+    In a folder with several series the one with most slices is taken; its metadata key ``FluoroGuide.note`` says so.
+
+    Returns
+    -------
+    sitk.Image
+        3-D scalar image, int16 where the file holds integers that fit, else float32; HU as stored.
+
+    Raises
+    ------
+    FluoroGuideError
+        No such file, not an image, or an image that fails :func:`check_volume`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        image, note = _read_series(path)
+    elif path.is_file():
+        image, note = _read_file(path), ""
+    else:
+        raise FluoroGuideError("The volume does not exist", path.name, "Check the path")
+    check_volume(image, path.name)
+    image = _compact(image)
+    if note:
+        image.SetMetaData("FluoroGuide.note", note)
+    return image
+
+
+def _read_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise FluoroGuideError("The file is not a volume that can be read", path.name, "Give NIfTI, NRRD, MetaImage or a folder of DICOM slices") from None
+    if float(np.prod([float(n) for n in reader.GetSize()])) > MAX_VOXELS:
+        raise FluoroGuideError("The volume is too large", f"{path.name}, {reader.GetSize()}", "Crop or resample it first")
+    try:
+        return reader.Execute()
+    except (RuntimeError, MemoryError):
+        raise FluoroGuideError("The volume is damaged or incomplete", path.name, "Export it again") from None
+
+
+def _read_series(folder: Path) -> tuple[sitk.Image, str]:
+    reader = sitk.ImageSeriesReader()
+    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+    if not series:
+        raise FluoroGuideError("The folder holds no DICOM series", folder.name, "Give the folder that holds the slices themselves")
+    files = max(series.values(), key=len)
+    note = f"the folder holds {len(series)} series; the largest, of {len(files)} files, was read" if len(series) > 1 else ""
+    if len(files) == 1:
+        return _read_file(Path(files[0])), note
+    reader.SetFileNames(files)
+    try:
+        return reader.Execute(), note
+    except (RuntimeError, MemoryError):
+        raise FluoroGuideError("The DICOM series cannot be read as one volume", folder.name, "Check that its slices have one size and none is missing") from None
+
+
+def check_volume(image: sitk.Image, name: str) -> None:
+    """Raise when an image cannot serve as a volume.
+
+    Raises
+    ------
+    FluoroGuideError
+        Not 3-D, several channels, fewer than two voxels along an axis, NaN or infinite voxels, all voxels equal, or
+        an impossible spacing.
+    """
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise FluoroGuideError("The volume has several values per voxel (colour or vectors)", name, "Give a scalar CT, CBCT or MR volume")
+    if image.GetDimension() != 3:
+        raise FluoroGuideError("The volume is not three-dimensional", f"{name}, {image.GetDimension()} dimensions", "Give one 3-D volume")
+    if min(image.GetSize()) < 2:
+        raise FluoroGuideError("The volume has only one slice", f"{name}, {image.GetSize()}", "Give the whole series, for example its folder")
+    if not all(np.isfinite(s) and s > 0 for s in image.GetSpacing()):
+        raise FluoroGuideError("The volume's voxel spacing is not positive", f"{name}, {image.GetSpacing()}", "Correct its header")
+    voxels = sitk.GetArrayViewFromImage(image)
+    low, high = float(voxels.min()), float(voxels.max())  # NaN anywhere makes both NaN
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise FluoroGuideError("The volume has voxels that are not numbers (NaN or infinite)", name, "Replace them, for example by -1000 HU")
+    if low == high:
+        raise FluoroGuideError("All voxels of the volume have the same value", f"{name}, {low:g}", "Check the export")
+
+
+def _compact(image: sitk.Image) -> sitk.Image:
+    """int16 where integers fit, else float32: half the memory of double, and HU without loss."""
+    voxels = sitk.GetArrayViewFromImage(image)
+    integer = np.issubdtype(voxels.dtype, np.integer)
+    wanted = sitk.sitkInt16 if integer and voxels.min() >= -32768 and voxels.max() <= 32767 else sitk.sitkFloat32
+    return image if image.GetPixelID() == wanted else sitk.Cast(image, wanted)

@@ -1,0 +1,346 @@
+"""DICOM XA and RF runs: pixels through SimpleITK's GDCM, geometry from the tags or a C-arm card."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+from ..geometry.carm import CArmView, patient_angles
+from .dicom_tags import Quantity, numbers, orientation_warning, read_quantities, text
+from .geometry_card import Orientation, check_card
+from .preprocess import normalize
+from .xa_writer import write_xa
+from .xray import XrayImage
+
+__all__ = ["XrayRun", "read_run", "write_xa"]
+
+MAX_PIXELS = 2_000_000_000
+_NOT_PROJECTIONS = {"CT", "MR", "PT", "NM", "US", "SEG", "OPT", "OCT", "SM", "ECG", "IVUS", "ES", "XC", "RTSTRUCT", "RTPLAN", "RTDOSE"}
+
+
+@dataclass(frozen=True, eq=False)
+class XrayRun:
+    """One XA or RF object: its frames, upright, and what is known of its geometry.
+
+    Attributes
+    ----------
+    frames
+        (frames, rows, columns), values after the modality transformation, turned upright
+        (:class:`~.geometry_card.Orientation`).
+    mask
+        bool (frames or 1, rows, columns): False behind shutters, collimators and on padding.
+    quantities
+        Each quantity of the geometry, with its value and where it came from.
+    card
+        What the user gave, checked.
+    source
+        File name without folders.
+    facts
+        ``kvp``, ``frame_time_ms``, ``frames``, ``model``, ``acquired``, ``modality``, ... (only those that are known).
+    warnings
+        Sentences on contradictions.
+    """
+
+    frames: np.ndarray
+    mask: np.ndarray
+    quantities: tuple[Quantity, ...]
+    card: dict
+    source: str
+    orientation: Orientation
+    patient_angles_deg: tuple[tuple[float, float], ...] | None
+    facts: dict = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def value(self, name: str) -> object:
+        """The value of a quantity by its name in the C-arm card; ``None`` when missing."""
+        return next((q.value for q in self.quantities if q.name == name), None)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a view needs and the file does not say, e.g. ``"SID (0018,1110)"``; empty with a projection matrix."""
+        if "projection_matrix" in self.card:
+            return ()
+        missing = [q.label for q in self.quantities if q.needed and q.value is None]
+        if self.value("angle_reference") == "gantry" and self.value("patient_position") is None:
+            missing.append("patient position (0018,5100)")
+        return tuple(missing)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Sentences on what was derived or taken for granted, and on contradictions."""
+        derived = [f"{q.label}: {q.note}" for q in self.quantities if q.origin == "derived" and q.value is not None and q.needed]
+        plain = []
+        if "projection_matrix" not in self.card:
+            if self.value("principal_point_px") is None:
+                plain.append("principal point: the image centre")
+            if self.value("angle_reference") == "patient" and "angle_reference" not in self.card:
+                plain.append("positioner angles: relative to the patient, as classic XA objects define them")
+        if self.orientation != Orientation():
+            plain.append(f"picture turned upright: undone flip {self.orientation.flip}, then {self.orientation.rotation_deg} deg counter-clockwise")
+        return tuple(derived + plain + list(self.warnings))
+
+    def view(self, frame: int = 0) -> CArmView:
+        """The C-arm geometry of a frame.
+
+        Raises
+        ------
+        FluoroGuideError
+            No such frame, or something is missing: all of it is named.
+        """
+        self._check_frame(frame)
+        rows, columns = self.frames.shape[1:]
+        if "projection_matrix" in self.card:
+            return CArmView.from_projection_matrix(self.card["projection_matrix"], rows, columns)
+        if self.missing:
+            raise FluoroGuideError(
+                f"The geometry of {self.source} is incomplete: missing " + "; ".join(self.missing), None,
+                "Supply it in a geometry.json (--geometry)",
+            )
+        primary, secondary = self.patient_angles_deg[frame]
+        spacing = self.orientation.upright_pair(self.value("pixel_spacing_mm"))
+        point = self.value("principal_point_px")
+        if point is not None:
+            file_rows, file_columns = self.orientation.upright_pair((rows, columns))
+            point = self.orientation.upright_point(point, int(file_rows), int(file_columns))
+        return CArmView.from_angles(
+            primary, secondary, sid_mm=self.value("source_to_detector_mm"), sod_mm=self.value("source_to_isocenter_mm"),
+            rows=rows, columns=columns, pixel_spacing_mm=spacing, principal_point_px=point,
+            table_offset_mm=self.value("table_offset_mm") or (0.0, 0.0, 0.0),
+        )
+
+    def image(self, frame: int = 0, **options: object) -> XrayImage:
+        """A frame, normalised, with its view.  ``options`` go to :func:`~.preprocess.normalize` and win over the tags.
+
+        Raises
+        ------
+        FluoroGuideError
+            As :meth:`view`, or the frame shows nothing.
+        """
+        view = self.view(frame)
+        result = self.normalized(frame, **options)
+        facts = {**self.facts, "polarity": result.polarity, "polarity_confidence": result.confidence}
+        return XrayImage(result.pixels, result.mask, view, self.source, frame, facts, self.assumptions + result.notes)
+
+    def normalized(self, frame: int = 0, **options: object):
+        """:class:`~.preprocess.Normalized` of a frame; needs no geometry."""
+        self._check_frame(frame)
+        settings = {"relationship": self.facts.get("intensity_relationship"), "polarity": self.facts.get("told_polarity"), **options}
+        known = self.mask[frame if len(self.mask) > 1 else 0]
+        return normalize(self.frames[frame], mask=settings.pop("mask", known), **settings)
+
+    def _check_frame(self, frame: int) -> None:
+        if not isinstance(frame, (int, np.integer)) or not 0 <= frame < len(self.frames):
+            raise FluoroGuideError(f"There is no such frame in {self.source}", f"{frame}", f"Give 0 to {len(self.frames) - 1}")
+
+
+def read_run(path: str | Path, geometry: dict | None = None) -> XrayRun:
+    """Read a DICOM XA or RF object, single or multi-frame, any transfer syntax GDCM decodes.
+
+    Parameters
+    ----------
+    geometry
+        A C-arm card (:data:`~.geometry_card.CARD_KEYS`); its values win over the tags.
+
+    Raises
+    ------
+    FluoroGuideError
+        No file, not DICOM, no grey projection picture, damaged pixels, or impossible values.
+    """
+    path = Path(path)
+    card = check_card(geometry or {})
+    dataset = read_header(path)
+    frames, padding = _read_pixels(path, dataset)
+    mask = shutter_mask(dataset, *frames.shape[1:])
+    mask = (mask[None] & ~padding) if padding is not None else mask[None]
+    return _assemble(dataset, frames, mask, card, path.name, _facts(dataset, len(frames)))
+
+
+def picture_run(frames: np.ndarray, card: dict, source: str) -> XrayRun:
+    """A run from frames (f, r, c) without tags, such as a PNG; all of its geometry comes from the checked card."""
+    rows_columns = frames.shape[1:]
+    finite = np.isfinite(frames) if np.issubdtype(frames.dtype, np.floating) else np.ones((1, *rows_columns), bool)
+    return _assemble({}, frames, finite, card, source, {"frames": len(frames)})
+
+
+def _assemble(dataset: object, frames: np.ndarray, mask: np.ndarray, card: dict, source: str, facts: dict) -> XrayRun:
+    quantities = read_quantities(dataset, card, len(frames))
+    values = {q.name: q.value for q in quantities}
+    orientation = Orientation() if "projection_matrix" in card else Orientation(values["image_rotation_deg"], values["horizontal_flip"])
+    angles, half_turn = _patient_angles(values, len(frames))
+    orientation = orientation.turned_half() if half_turn else orientation
+    warning = orientation_warning(dataset, *angles[0], orientation) if angles else ""
+    return XrayRun(
+        orientation.upright(frames), orientation.upright(mask), tuple(quantities), card, source, orientation, angles, facts,
+        (warning,) if warning else (),
+    )
+
+
+def read_header(path: str | Path) -> object:
+    """The pydicom dataset of a projection X-ray without its pixels.
+
+    Raises
+    ------
+    FluoroGuideError
+        No file, not DICOM, no picture in it, colour, or not a projection X-ray.
+    """
+    import pydicom
+
+    path = Path(path)
+    if not path.is_file():
+        raise FluoroGuideError("The X-ray file does not exist", path.name, "Check the path")
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        modality = text(dataset, "Modality")
+        shape = [int(v) for k in ("Rows", "Columns") for v in numbers(dataset, k)[:1]]
+    except Exception as error:  # pydicom raises many kinds for damaged files; all mean the same to the user
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
+    if len(shape) != 2 or min(shape) < 1:
+        raise FluoroGuideError("The DICOM object holds no picture", f"{path.name}, {modality or 'no modality'}", "Give an XA or RF image")
+    if (numbers(dataset, "SamplesPerPixel") or (1.0,))[0] != 1 or not text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
+        raise FluoroGuideError("The DICOM picture is in colour", path.name, "Give the original grey XA or RF image, not a screen capture")
+    if modality in _NOT_PROJECTIONS:
+        raise FluoroGuideError("The DICOM object is not a projection X-ray", f"{path.name}, {modality}", "Give an XA or RF image here")
+    count = int((numbers(dataset, "NumberOfFrames") or (1.0,))[0])
+    if count < 1 or float(shape[0]) * shape[1] * count > MAX_PIXELS:
+        raise FluoroGuideError("The DICOM run has an impossible size", f"{path.name}, {count} frames of {shape[1]} x {shape[0]}", "Check the file")
+    return dataset
+
+
+def _read_pixels(path: Path, dataset: object) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (f, r, c) after the modality transformation, and where they are padding (or ``None``)."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(os.fspath(path))
+    try:
+        pixels = sitk.GetArrayFromImage(reader.Execute())
+    except (RuntimeError, MemoryError):
+        raise FluoroGuideError("The pixels of the DICOM file cannot be decoded", path.name, "Export it again, uncompressed if possible") from None
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    expected = tuple(int(numbers(dataset, k)[0]) for k in ("Rows", "Columns"))
+    if pixels.ndim != 3 or pixels.shape[1:] != expected:
+        raise FluoroGuideError("The pixels of the DICOM file do not fit its header", f"{path.name}, {pixels.shape}", "Export it again")
+    if np.issubdtype(pixels.dtype, np.floating):
+        whole = np.rint(pixels)
+        pixels = pixels.astype(np.float32) if not np.array_equal(whole, pixels) or np.abs(whole).max(initial=0) > 32767 else whole.astype(np.int16)
+    return _modality_lut(dataset, pixels), _padding(dataset, pixels)
+
+
+def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
+    """Apply a Modality LUT Sequence (PS3.3 C.11.1); a rescale slope and intercept was applied by GDCM already."""
+    sequence = dataset.get("ModalityLUTSequence")
+    if not sequence or np.issubdtype(pixels.dtype, np.floating):
+        return pixels
+    try:
+        item = sequence[0]
+        entries, first = int(item.LUTDescriptor[0]) or 65536, int(item.LUTDescriptor[1])
+        data = item.LUTData
+        table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data, np.int64).ravel()
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return pixels
+    if len(table) < 2 or len(table) not in (entries, (entries + 1) // 2):
+        return pixels
+    if len(table) != entries:  # 8-bit entries packed two to a word
+        table = np.frombuffer(table.astype("<u2").tobytes(), np.uint8)[:entries]
+    table = table.astype(np.uint16)
+    return table[np.clip(pixels.astype(np.int64) - first, 0, entries - 1)]
+
+
+def _padding(dataset: object, pixels: np.ndarray) -> np.ndarray | None:
+    """Where stored values lie in the padding range (0028,0120)-(0028,0121), in values after rescale."""
+    low = numbers(dataset, "PixelPaddingValue")
+    if not low:
+        return None
+    high = numbers(dataset, "PixelPaddingRangeLimit") or low
+    slope = (numbers(dataset, "RescaleSlope") or (1.0,))[0]
+    intercept = (numbers(dataset, "RescaleIntercept") or (0.0,))[0]
+    ends = sorted((low[0] * slope + intercept, high[0] * slope + intercept))
+    padding = (pixels >= ends[0]) & (pixels <= ends[1])
+    return padding if padding.any() and not padding.all() else None
+
+
+def shutter_mask(dataset: object, rows: int, columns: int) -> np.ndarray:
+    """bool (rows, columns): True inside all shutters (0018,1600) and collimators (0018,1700); all True when they leave nothing.
+
+    Edges, centres and vertices count from 1, rows before columns (PS3.3 C.7.6.11, C.8.7.3).
+    """
+    mask = np.ones((rows, columns), bool)
+    r, c = np.mgrid[1:rows + 1, 1:columns + 1]
+    for prefix in ("Shutter", "Collimator"):
+        shapes = text(dataset, prefix + "Shape").upper()
+        if "RECTANGULAR" in shapes:
+            left, right, top, bottom = (
+                (numbers(dataset, prefix + edge) or (default,))[0]
+                for edge, default in (("LeftVerticalEdge", 0), ("RightVerticalEdge", columns + 1), ("UpperHorizontalEdge", 0), ("LowerHorizontalEdge", rows + 1))
+            )
+            mask &= (c > left) & (c < right) & (r > top) & (r < bottom)
+        if "CIRCULAR" in shapes:
+            center, radius = numbers(dataset, f"CenterOfCircular{prefix}"), numbers(dataset, f"RadiusOfCircular{prefix}")
+            if len(center) == 2 and radius:
+                mask &= (r - center[0]) ** 2 + (c - center[1]) ** 2 < radius[0] ** 2
+        if "POLYGONAL" in shapes:
+            vertices = numbers(dataset, f"VerticesOfThePolygonal{prefix}")
+            if len(vertices) >= 6 and len(vertices) % 2 == 0:
+                mask &= _inside_polygon(np.array(vertices).reshape(-1, 2), r, c)
+    return mask if mask.mean() > 0.01 else np.ones_like(mask)
+
+
+def _inside_polygon(vertices: np.ndarray, r: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Even-odd rule for pixel centres; vertices (N, 2) as (row, column)."""
+    inside = np.zeros(r.shape, bool)
+    for (r0, c0), (r1, c1) in zip(vertices, np.roll(vertices, -1, axis=0), strict=True):
+        if r0 != r1:
+            inside ^= ((r0 > r) != (r1 > r)) & (c < (c1 - c0) * (r - r0) / (r1 - r0) + c0)
+    return inside
+
+
+def _patient_angles(values: dict, frames: int) -> tuple[tuple[tuple[float, float], ...] | None, bool]:
+    """Patient angles of each frame, and whether the picture needs a half turn; ``None`` when angles are missing."""
+    primary, secondary = values["primary_angle_deg"], values["secondary_angle_deg"]
+    if primary is None or secondary is None:
+        return None, False
+    pairs = zip(np.broadcast_to(primary, frames).tolist(), np.broadcast_to(secondary, frames).tolist(), strict=True)
+    if values["angle_reference"] == "patient":
+        return tuple(pairs), False
+    if values["patient_position"] is None:
+        return None, False
+    turned = [patient_angles(a, b, values["patient_position"]) for a, b in pairs]
+    return tuple((a, b) for a, b, _ in turned), turned[0][2]
+
+
+def _facts(dataset: object, frames: int) -> dict:
+    """Acquisition facts without anything that identifies a patient."""
+    facts: dict = {"frames": frames, "modality": text(dataset, "Modality")}
+    for key, keyword in (("kvp", "KVP"), ("frame_time_ms", "FrameTime"), ("tube_current_ma", "XRayTubeCurrent")):
+        found = numbers(dataset, keyword)
+        if found and found[0] > 0:
+            facts[key] = found[0]
+    rate = numbers(dataset, "CineRate")
+    if "frame_time_ms" not in facts and rate and rate[0] > 0:
+        facts["frame_time_ms"] = 1000.0 / rate[0]
+    facts["model"] = " ".join(filter(None, (text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName"))))
+    facts["acquired"] = _acquired(dataset)
+    facts["photometric"] = text(dataset, "PhotometricInterpretation")
+    facts["intensity_relationship"] = text(dataset, "PixelIntensityRelationship").upper()
+    sign = numbers(dataset, "PixelIntensityRelationshipSign")
+    if sign and sign[0] in (1, -1):  # PS3.3 C.8.11.3.1.2: 1 = lower values mean less X-ray intensity
+        facts["told_polarity"] = "bone dark" if sign[0] == 1 else "bone bright"
+    return {k: v for k, v in facts.items() if v not in ("", None)}
+
+
+def _acquired(dataset: object) -> str:
+    """Time of the acquisition as ISO text, or empty."""
+    for day, time in (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"), ("SeriesDate", "SeriesTime"), ("StudyDate", "StudyTime")):
+        date, clock = text(dataset, day).replace(".", ""), text(dataset, time).replace(":", "")
+        if len(date) == 8 and date.isdigit():
+            stamp = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+            return stamp + (f"T{clock[:2]}:{clock[2:4]}:{clock[4:6]}" if len(clock) >= 6 and clock[:6].isdigit() else "")
+    return ""
+

@@ -1,0 +1,323 @@
+"""From stored values to a line-integral-like picture: bone bright, the field masked, each decision noted.
+
+The steps, each its own function: find the field (:func:`find_field`), mask saturated pixels (:func:`saturated`),
+decide whether bone is dark (:func:`detect_polarity`), take the logarithm of linear intensities
+(:func:`to_line_integral`), scale (:func:`scale`).  :func:`normalize` runs them; every decision can be given instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+
+POLARITIES = ("bone dark", "bone bright")
+RELATIONSHIPS = ("LIN", "LOG", "DISP")
+
+
+@dataclass(frozen=True, eq=False)
+class Normalized:
+    """A normalised picture.
+
+    Attributes
+    ----------
+    pixels
+        float32 (rows, columns), 0..1 inside the mask, bone bright; 0 outside it.
+    mask
+        bool (rows, columns): pixels that show the patient.
+    notes
+        One sentence per decision.
+    polarity
+        One of :data:`POLARITIES`: how bone looked in the picture given.
+    confidence
+        0.5 (a guess) to 1 (certain) of that polarity; 1 when it was given.
+    relationship
+        One of :data:`RELATIONSHIPS` as it was used.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    notes: tuple[str, ...]
+    polarity: str
+    confidence: float
+    relationship: str
+
+
+def normalize(
+    pixels: np.ndarray, *, polarity: str | None = None, relationship: str | None = None, mask: np.ndarray | None = None,
+    field: bool | np.ndarray = True, mask_saturated: bool = True, percentiles: tuple[float, float] = (0.1, 99.9),
+) -> Normalized:
+    """Normalise one picture.
+
+    Parameters
+    ----------
+    pixels
+        (rows, columns), any number type.  Pixels that are not finite are masked.
+    polarity
+        ``"bone dark"``, ``"bone bright"``, or ``None`` to detect it.
+    relationship
+        What the values are: ``"LIN"`` (proportional to intensity), ``"LOG"``, ``"DISP"`` (for display), as DICOM
+        (0028,1040) says; ``None`` and other terms are treated as ``"DISP"``: no logarithm is taken.
+    mask
+        bool (rows, columns): pixels known to be valid (shutters, padding); ``None`` for all.
+    field
+        ``True``: find the exposed field in the pixels; ``False``: do not; or a bool array that is the field.
+    mask_saturated
+        Mask plateaus at either end of the values.
+    percentiles
+        Values of the masked picture that become 0 and 1; what lies beyond is clipped.
+
+    Raises
+    ------
+    FluoroGuideError
+        Not a 2-D picture, an unknown word, a mask of another size, or nothing left to look at.
+    """
+    values, valid = _checked(pixels, mask, polarity, relationship)
+    notes: list[str] = []
+    exposed = _field_mask(values, valid, field, notes)
+    used = valid & exposed
+    plateau = saturated(values, used, np.asarray(pixels).dtype) if mask_saturated else np.zeros_like(used)
+    polarity, confidence = _decide_polarity(values, valid, exposed, plateau, polarity, relationship, notes)
+    if plateau.any():
+        notes.append(f"{100 * plateau.mean():.1f} % of the pixels are saturated and masked")
+    used &= ~plateau
+    if used.sum() < max(64, 0.01 * used.size):
+        raise FluoroGuideError("Less than 1 % of the picture shows anything", f"{100 * used.mean():.2f} %", "Check the shutters, or give the mask yourself")
+    relationship = relationship if relationship in RELATIONSHIPS else "DISP"
+    line, note = to_line_integral(values, used, polarity, relationship)
+    notes.append(note)
+    result = scale(line, used, percentiles)
+    return Normalized(result, used, tuple(notes), polarity, confidence, relationship)
+
+
+def _checked(pixels: np.ndarray, mask: np.ndarray | None, polarity: str | None, relationship: str | None) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(pixels)
+    if values.ndim != 2 or min(values.shape) < 8 or not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
+        raise FluoroGuideError("The X-ray is not one grey picture of at least 8 x 8 pixels", f"shape {values.shape}, {values.dtype}")
+    if polarity not in (None, *POLARITIES):
+        raise FluoroGuideError("The polarity is not known", polarity, "Use one of " + ", ".join(POLARITIES))
+    if relationship is not None and not isinstance(relationship, str):
+        raise FluoroGuideError("The pixel intensity relationship is not a word", relationship, "Use one of " + ", ".join(RELATIONSHIPS))
+    values = values.astype(np.float32)
+    valid = np.isfinite(values)
+    if mask is not None:
+        if np.shape(mask) != values.shape:
+            raise FluoroGuideError("The mask and the X-ray differ in size", f"{np.shape(mask)}, {values.shape}")
+        valid &= np.asarray(mask, bool)
+    if not valid.any():
+        raise FluoroGuideError("The X-ray has no valid pixel", None, "Check the file and its mask")
+    middle = float(np.median(values[valid]))
+    if values[valid].min() == values[valid].max():
+        raise FluoroGuideError("All pixels of the X-ray have the same value", middle, "Check the export or the shutter")
+    return np.where(np.isfinite(values), values, np.float32(middle)), valid
+
+
+# ---- the field --------------------------------------------------------------------------------------------------
+def _field_mask(values: np.ndarray, valid: np.ndarray, field: bool | np.ndarray, notes: list[str]) -> np.ndarray:
+    if isinstance(field, np.ndarray):
+        if field.shape != values.shape:
+            raise FluoroGuideError("The field mask and the X-ray differ in size", f"{field.shape}, {values.shape}")
+        notes.append("the field was given")
+        return field.astype(bool)
+    if not field:
+        return np.ones_like(valid)
+    found = find_field(values)
+    if found is None:
+        notes.append("no collimation or round field was found: the whole picture is used")
+        return np.ones_like(valid)
+    mask, dark = found
+    notes.append(f"outside the field, {'dark' if dark else 'bright'} and uniform, lie {100 * (1 - mask.mean()):.0f} % of the picture")
+    return mask
+
+
+def find_field(values: np.ndarray, tolerance: float = 0.03) -> tuple[np.ndarray, bool] | None:
+    """The exposed field of a picture and whether the outside is dark; ``None`` when the picture fills its frame.
+
+    The outside is uniform, lies at one end of the values and is joined to the picture's edge, over two corners or a
+    whole side.  Fields (round, rectangular, octagonal) are convex, so the convex hull of the rest repairs bites where
+    dense anatomy meets the edge.  The rim is cut by 1 % of the size, where edge enhancement and blur show.
+
+    Parameters
+    ----------
+    values
+        float32 (rows, columns), finite.
+    tolerance
+        How far the outside may vary, as a share of the range of values.
+    """
+    from scipy import ndimage
+
+    small, step = _reduced(values, 256)
+    low, high = np.percentile(small, (0.1, 99.9))
+    if high <= low:
+        return None
+    unit = (small - low) / (high - low)
+    candidates = []
+    for dark in (True, False):
+        outside = _border_component(unit if dark else 1 - unit, tolerance)
+        if outside is None:
+            continue
+        inside = ndimage.binary_opening(~outside, iterations=2)
+        labels, count = ndimage.label(inside)
+        if not count:
+            continue
+        largest = labels == 1 + int(np.argmax(ndimage.sum_labels(inside, labels, np.arange(1, count + 1))))
+        candidates.append((int(outside[::outside.shape[0] - 1, ::outside.shape[1] - 1].sum()), dark, largest))
+    if not candidates:
+        return None
+    _, dark, inside = max(candidates, key=lambda c: (c[0], c[1]))
+    if not 0.05 < inside.mean() < 0.995:
+        return None
+    mask = _hull_mask(inside, step, values.shape)
+    margin = max(1, round(0.01 * max(values.shape)))
+    # Padded with True: a field cut off by the picture's own edge has no rim there.
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
+    return distance > margin, dark
+
+
+def _reduced(values: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+    """Block means with at most about ``size`` pixels per side, and the block's side."""
+    step = max(1, min(values.shape) // size)
+    rows, columns = (n // step * step for n in values.shape)
+    return values[:rows, :columns].reshape(rows // step, step, columns // step, step).mean((1, 3)), step
+
+
+def _border_component(unit: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """Pixels near the low end joined to the edge, when they hold at least two corners or one whole side."""
+    from scipy import ndimage
+
+    ring = np.concatenate([unit[0], unit[-1], unit[:, 0], unit[:, -1]])
+    level = np.percentile(ring, 10)
+    if level > 0.15:
+        return None
+    labels, count = ndimage.label(unit <= level + tolerance)
+    if not count:
+        return None
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outside = np.isin(labels, np.unique(edge[edge > 0]))
+    corners = outside[:: outside.shape[0] - 1, :: outside.shape[1] - 1].sum()
+    sides = max(side.mean() for side in (outside[0], outside[-1], outside[:, 0], outside[:, -1]))
+    return outside if corners >= 2 or sides > 0.95 else None
+
+
+def _hull_mask(inside: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
+    """Convex hull of a reduced mask as a mask of the full size."""
+    from scipy.spatial import ConvexHull
+
+    rows, columns = np.nonzero(inside)
+    points = np.column_stack([rows, columns]).astype(float)
+    corners = np.concatenate([points + d for d in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))])
+    corners = (corners + 0.5) * step - 0.5
+    # Block rounding may leave a last incomplete block: the hull reaches the picture's edge there too.
+    for axis in (0, 1):
+        corners[corners[:, axis] >= shape[axis] // step * step - 0.75, axis] = shape[axis] - 0.5
+    equations = ConvexHull(corners).equations
+    r = np.arange(shape[0], dtype=np.float32)[:, None]
+    c = np.arange(shape[1], dtype=np.float32)[None, :]
+    mask = np.ones(shape, bool)
+    for a, b, offset in equations:
+        mask &= np.float32(a) * r + np.float32(b) * c + np.float32(offset) <= 0
+    return mask
+
+
+def saturated(values: np.ndarray, used: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+    """Pixels on a plateau at either end of the values: at least 0.2 % of the used pixels share the extreme value.
+
+    For integers the plateau is the extreme value itself; a single brightest pixel is no plateau.
+    """
+    result = np.zeros(values.shape, bool)
+    inside = values[used]
+    if not inside.size:
+        return result
+    slack = 0.0 if dtype is not None and np.issubdtype(dtype, np.integer) else 1e-6 * float(np.ptp(inside))
+    for extreme, sign in ((inside.max(), 1), (inside.min(), -1)):
+        plateau = used & (sign * (values - extreme) >= -slack)
+        if plateau.sum() >= 0.002 * inside.size:
+            result |= plateau
+    return result
+
+
+# ---- polarity ---------------------------------------------------------------------------------------------------
+def _decide_polarity(
+    values: np.ndarray, valid: np.ndarray, exposed: np.ndarray, plateau: np.ndarray, given: str | None, relationship: str | None,
+    notes: list[str],
+) -> tuple[str, float]:
+    detected, confidence = detect_polarity(values, valid & exposed, plateau, valid & ~exposed, relationship in ("LIN", "LOG"))
+    if given is None:
+        notes.append(f"{detected} in the picture given: detected with confidence {confidence:.2f}")
+        return detected, confidence
+    notes.append(f"{given} in the picture given: told")
+    if detected != given and confidence > 0.9:
+        notes.append(f"the pixels look like the opposite polarity ({detected}, confidence {confidence:.2f})")
+    return given, 1.0
+
+
+def detect_polarity(values: np.ndarray, used: np.ndarray, plateau: np.ndarray, outside: np.ndarray, intensities: bool = False) -> tuple[str, float]:
+    """Whether bone is dark or bright in a picture, with a confidence between 0.5 and 1.
+
+    Votes, added as log odds:
+
+    * thin structures (cortex seen edge-on, wires, vessels with contrast) are dense: the skewness of a band-pass
+      filtered picture is negative when dense is dark;
+    * outside the field no X-ray arrives, which looks like dense material;
+    * a large plateau inside the field is open air;
+    * values that are said to be (logarithms of) intensities are small where little arrives.
+
+    Parameters
+    ----------
+    values, used, plateau, outside
+        (rows, columns): values; pixels inside the field; those of them on a plateau; pixels outside the field.
+    intensities
+        The file says that the values are linear in, or the logarithm of, the intensity.
+    """
+    score = 1.5 * intensities + 3.0 * float(np.clip(-_thin_structure_skewness(values, used & ~plateau), -1, 1))
+    middle = float(np.median(values[used])) if used.any() else 0.0
+    if outside.mean() > 0.01:
+        score += 1.0 if np.median(values[outside]) < middle else -1.0
+    if (plateau & used).mean() > 0.01:
+        score += 1.0 if np.median(values[plateau & used]) > middle else -1.0
+    confidence = 1 / (1 + np.exp(-abs(score)))
+    return ("bone dark" if score >= 0 else "bone bright"), float(confidence)
+
+
+def _thin_structure_skewness(values: np.ndarray, used: np.ndarray) -> float:
+    """Skewness of the band between 1 and 4 pixels of a picture reduced to about 384 pixels, within the mask."""
+    from scipy import ndimage
+
+    step = max(1, min(values.shape) // 384)
+    small, _ = _reduced(values, 384)
+    weight, _ = _reduced(used.astype(np.float32), 384)
+    inner = ndimage.binary_erosion(weight > 0.999, iterations=max(2, 8 // step), border_value=1)
+    if inner.sum() < 100:
+        return 0.0
+    filled = np.where(weight > 0.999, small, np.median(small[inner]))
+    band = (ndimage.gaussian_filter(filled, 1.0) - ndimage.gaussian_filter(filled, 4.0))[inner]
+    spread = 1.4826 * np.median(np.abs(band - np.median(band))) + 1e-12
+    band = np.clip((band - np.median(band)) / spread, -8, 8)  # one clip must not decide alone
+    return float((band**3).mean() / (band**2).mean() ** 1.5)
+
+
+# ---- values -----------------------------------------------------------------------------------------------------
+def to_line_integral(values: np.ndarray, used: np.ndarray, polarity: str, relationship: str) -> tuple[np.ndarray, str]:
+    """Values that grow with the line integral of attenuation, and a note on what was done.
+
+    Linear intensities: ``-log((I + e) / (I_max + e))`` with e = 0.2 % of the range, below which detector offset and
+    8-bit steps rule.  Logarithmic and display values: used as they are, turned over when bone is dark.
+    """
+    if polarity == "bone bright":
+        return values, "bone is bright already: values used as they are"
+    if relationship != "LIN":
+        return -values, "values turned over; no logarithm (logarithmic or display values)"
+    low, high = float(values[used].min()), float(values[used].max())
+    base = min(low, 0.0)
+    e = 0.002 * (high - base)
+    return -np.log(np.maximum(values - base, 0) + e) + np.log(high - base + e), "negative logarithm of linear intensities"
+
+
+def scale(line: np.ndarray, used: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
+    """float32 with the two percentiles of the used pixels at 0 and 1, clipped; 0 outside."""
+    low, high = np.percentile(line[used], percentiles)
+    if high <= low:
+        raise FluoroGuideError("The X-ray has no contrast inside its field", None, "Check the shutters and the export")
+    return np.where(used, np.clip((line - low) / (high - low), 0, 1), 0).astype(np.float32)
