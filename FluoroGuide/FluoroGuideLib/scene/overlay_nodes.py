@@ -1,0 +1,192 @@
+"""The overlay on an X-ray: guidance shapes as one model node per line width, and one node of labels.
+
+A model in projection mode costs a fiftieth of markups curves (SLICER_FACTS 3).  Its points lie on the detector plane,
+at the pixels the guidance computed: the cone beam is in the pixels, Slicer projects nothing.  While the number of
+points stays, an update only overwrites coordinates and colours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..geometry.carm import CArmView
+from .host import Host
+from .nodes import obtain, remove
+from .xray_view import pixels_to_ras, slice_nodes, view_name
+
+STALE_RGBA = (150, 150, 150, 255)
+"""Stale overlays turn grey: opacity would still look alive (SLICER_FACTS 3.1)."""
+
+
+def _runs(pixels: np.ndarray) -> list[np.ndarray]:
+    """Unbroken stretches (two points or more) of a polyline (N, 2): NaN marks points that cannot be projected."""
+    pixels = np.asarray(pixels, float).reshape(-1, 2)
+    good = np.isfinite(pixels).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.r_[False, good, False].astype(int)))
+    return [pixels[a:b] for a, b in zip(edges[::2], edges[1::2]) if b - a > 1]
+
+
+def _label_pixel(pixels: np.ndarray) -> np.ndarray | None:
+    """Where a shape's text is written: its first point that is a number."""
+    pixels = np.asarray(pixels, float).reshape(-1, 2)
+    good = pixels[np.isfinite(pixels).all(axis=1)]
+    return good[0] if len(good) else None
+
+
+class _Lines:
+    """One model node: polylines of one width, a colour per line."""
+
+    def __init__(self, host: Host, name: str, index: int, width: int, slice_id: str) -> None:
+        import vtk
+
+        self._points, self._cells = vtk.vtkPoints(), vtk.vtkCellArray()
+        self._points.SetDataType(vtk.VTK_DOUBLE)
+        self._rgba = vtk.vtkUnsignedCharArray()
+        self._rgba.SetName("rgba")
+        self._rgba.SetNumberOfComponents(4)
+        self._poly_data = vtk.vtkPolyData()
+        self._poly_data.SetPoints(self._points)
+        self._poly_data.SetLines(self._cells)
+        self._poly_data.GetCellData().AddArray(self._rgba)
+        self._shape: tuple[int, ...] = ()
+        self.node = obtain(host, "vtkMRMLModelNode", "overlay", f"{name} overlay {width}", f"{index}/{width}")
+        self.node.SetAndObservePolyData(self._poly_data)
+        self.node.CreateDefaultDisplayNodes()
+        display = self.node.GetDisplayNode()
+        display.RemoveAllViewNodeIDs()
+        display.AddViewNodeID(slice_id)  # this view only; also keeps it out of 3-D
+        display.SetVisibility2D(True)
+        display.SetSliceDisplayMode(display.SliceDisplayProjection)
+        display.SetSliceIntersectionThickness(width)
+        display.SetActiveScalar("rgba", vtk.vtkAssignAttribute.CELL_DATA)
+        display.SetScalarRangeFlag(display.UseDirectMapping)
+        display.SetScalarVisibility(True)
+
+    def update(self, lines_ras: list[np.ndarray], rgba: np.ndarray) -> None:
+        """New polylines (N, 3) and their colours (lines, 4) 0-255."""
+        from vtk.util.numpy_support import vtk_to_numpy
+
+        shape = tuple(map(len, lines_ras))
+        if shape != self._shape:
+            self._points.SetNumberOfPoints(sum(shape))
+            self._rgba.SetNumberOfTuples(len(shape))
+            self._cells.Reset()
+            first = 0
+            for count in shape:
+                self._cells.InsertNextCell(count)
+                for i in range(first, first + count):
+                    self._cells.InsertCellPoint(i)
+                first += count
+            self._cells.Modified()
+            self._shape = shape
+        if shape:
+            vtk_to_numpy(self._points.GetData())[:] = np.vstack(lines_ras)
+            vtk_to_numpy(self._rgba)[:] = rgba
+        self._points.GetData().Modified()
+        self._points.Modified()
+        self._rgba.Modified()
+        self._poly_data.Modified()
+
+
+class XrayOverlay:
+    """The overlay of one X-ray view.
+
+    Parameters
+    ----------
+    view
+        The geometry of the image shown; :attr:`view` may be replaced when the C-arm moves.
+    index
+        0 for ``XRayA``, 1 for ``XRayB``, ...
+    """
+
+    def __init__(self, host: Host, view: CArmView, index: int) -> None:
+        self.host, self.view, self.index = host, view, index
+        self._slice_id = slice_nodes(host, view_name(index))[0].GetID()
+        self._lines: dict[int, _Lines] = {}
+        self._shapes: list[Any] = []
+        self.stale = False
+        self.labels = self._make_labels()
+        # line models of an earlier overlay of this view (another session's, loaded) would never be updated again
+        remove(host, "overlay", lambda key: not key.startswith(f"{index}/"))
+
+    @property
+    def nodes(self) -> list[Any]:
+        """The model nodes, thinnest first, and the label node."""
+        return [self._lines[w].node for w in sorted(self._lines)] + [self.labels]
+
+    def _make_labels(self) -> Any:
+        name = view_name(self.index)
+        node = obtain(self.host, "vtkMRMLMarkupsFiducialNode", "overlay-labels", f"{name} labels", str(self.index))
+        node.CreateDefaultDisplayNodes()
+        node.SetLocked(True)
+        display = node.GetDisplayNode()
+        display.RemoveAllViewNodeIDs()
+        display.AddViewNodeID(self._slice_id)
+        display.SetTextScale(2.2)
+        display.SetUseGlyphScale(True)
+        display.SetGlyphScale(0.4)
+        display.SetPointLabelsVisibility(True)
+        text = display.GetTextProperty()
+        text.SetFontFamilyToArial()
+        text.SetBold(False)
+        text.SetShadow(True)
+        text.SetBackgroundColor(0, 0, 0)
+        text.SetBackgroundOpacity(0.45)
+        return node
+
+    def update(self, shapes: list[Any]) -> None:
+        """Show guidance shapes (``Shape(role, name, pixels (N, 2), color RGBA 0-255, width, text)``), in place.
+
+        A stale overlay stays grey until :meth:`set_stale` says otherwise.
+        """
+        self._shapes = list(shapes)
+        groups: dict[int, list[tuple[np.ndarray, tuple]]] = {width: [] for width in self._lines}
+        for shape in self._shapes:
+            width = max(1, round(float(shape.width)))
+            groups.setdefault(width, []).extend((run, tuple(shape.color)) for run in _runs(shape.pixels))
+        for width, lines in groups.items():
+            if width not in self._lines:
+                self._lines[width] = _Lines(self.host, view_name(self.index), self.index, width, self._slice_id)
+            colors = [STALE_RGBA if self.stale else color for _, color in lines]
+            self._lines[width].update(self._ras([run for run, _ in lines]), np.array(colors, np.uint8).reshape(-1, 4))
+        self._update_labels()
+
+    def set_stale(self, stale: bool) -> None:
+        """Grey while the overlay may no longer fit the image; the guidance's colours again otherwise."""
+        if stale != self.stale:
+            self.stale = stale
+            self.update(self._shapes)
+        for node in self.nodes:
+            node.SetAttribute("FluoroGuide.stale", "1" if stale else None)
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.update([])
+
+    def _ras(self, runs: list[np.ndarray]) -> list[np.ndarray]:
+        """Pixels of every run to RAS in one go."""
+        if not runs:
+            return []
+        points = pixels_to_ras(self.view, np.vstack(runs))
+        return np.split(points, np.cumsum([len(run) for run in runs])[:-1])
+
+    def _update_labels(self) -> None:
+        import slicer
+
+        places = [(_label_pixel(s.pixels), s.text) for s in self._shapes if s.text]
+        places = [(pixel, text) for pixel, text in places if pixel is not None]
+        points = pixels_to_ras(self.view, np.array([p for p, _ in places])) if places else np.empty((0, 3))
+        node, grey = self.labels, 0.6 if self.stale else 1.0
+        with slicer.util.NodeModify(node):
+            if node.GetNumberOfControlPoints() != len(points):
+                node.RemoveAllControlPoints()
+                for _ in points:
+                    node.AddControlPoint(0.0, 0.0, 0.0)
+            for i, (point, (_, text)) in enumerate(zip(points, places)):
+                node.SetNthControlPointPosition(i, *point)
+                if node.GetNthControlPointLabel(i) != text:
+                    node.SetNthControlPointLabel(i, text)
+        node.GetDisplayNode().SetColor(grey, grey, grey)
+        node.GetDisplayNode().SetSelectedColor(grey, grey, grey)
