@@ -1,0 +1,35 @@
+"""pytest fixtures for tests of the module: the stand-ins over one headless scene.  Use ``pytest_plugins = ["module_fixture"]``."""
+
+import pytest
+
+pytest.importorskip("PySide6", reason="the Qt stand-ins need PySide6")
+pytest.importorskip("slicer", reason="the module's tests need slicer-core")
+
+import qt
+import slicer_app
+from FluoroGuideLib.scene import host as host_module
+
+
+def _run(main_window):
+    host = host_module.start()
+    host.scene.Clear(0)
+    app, messages, undo = slicer_app.install(host.scene, main_window=main_window, app_logic=host.app_logic)
+    qt.slot_errors.clear()
+    app.host_messages = messages
+    yield app
+    undo()
+    host.scene.Clear(0)
+    errors, qt.slot_errors[:] = list(qt.slot_errors), []
+    assert not errors, f"exceptions in slots, which Slicer only prints: {errors}"
+
+
+@pytest.fixture
+def app():
+    """``slicer.app`` without a main window (no layout manager), as in Slicer's generic module tests."""
+    yield from _run(main_window=False)
+
+
+@pytest.fixture
+def app_with_window():
+    """``slicer.app`` with a main window and a layout manager."""
+    yield from _run(main_window=True)
