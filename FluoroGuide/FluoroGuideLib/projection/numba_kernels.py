@@ -189,14 +189,15 @@ def box_sum(image, radius, out):
 
 
 @njit(**OPTIONS)
-def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inverse_std):
+def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inverse_std, mean):
     """(image - local mean) / sqrt(local variance + floor^2) inside a masked box window.
 
     floor = floor_factor x the root mean local variance, so that flat regions are not blown up.  mask: float32 0/1;
-    inverse_count: 1 / box_sum(mask), 0 where too few; out, inverse_std: float32.  Returns the floor.
+    inverse_count: 1 / box_sum(mask), 0 where too few; out, inverse_std: float32; mean: float32, the local mean after the
+    image's own mean was taken off.  Returns the floor.
     """
     n, m = image.shape
-    work, mean, square = np.empty_like(image), np.empty_like(image), np.empty_like(image)
+    work, square = np.empty_like(image), np.empty_like(image)
     temp, column = np.empty_like(image), np.empty(m, np.float32)
     total, count = 0.0, 0.0
     for i in range(n):
@@ -229,28 +230,33 @@ def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inver
 
 
 @njit(**OPTIONS)
-def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, inverse_std):
-    """Push d image / d xi (6, rows, cols) through :func:`local_normalize`, in place.
+def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, inverse_std, mean):
+    """Push d image / d xi (6, rows, cols) through :func:`local_normalize`, in place; exact, with the floor held fixed.
 
-    The derivative of the local mean is exact; in that of the local deviation the window's pixels use their own
-    normalised values (each has nearly the same window), and the floor is held fixed.
+    d variance = 2 (mean(x dx) - mean(x) mean(dx)) over the window.
     """
     count, n, m = jacobian.shape
-    work, mean, slope = np.empty((n, m), np.float32), np.empty((n, m), np.float32), np.empty((n, m), np.float32)
+    work, values = np.empty((n, m), np.float32), np.empty((n, m), np.float32)
+    slope, product = np.empty((n, m), np.float32), np.empty((n, m), np.float32)
     temp, column = np.empty((n, m), np.float32), np.empty(m, np.float32)
+    for i in range(n):
+        for j in range(m):
+            values[i, j] = normalized[i, j] / inverse_std[i, j] + mean[i, j]
     for p in range(count):
         for i in range(n):
             for j in range(m):
                 work[i, j] = jacobian[p, i, j] * mask[i, j]
-        _box_sum(work, radius, mean, temp, column)
-        for i in range(n):
-            for j in range(m):
-                mean[i, j] = (jacobian[p, i, j] - mean[i, j] * inverse_count[i, j]) * inverse_std[i, j] * mask[i, j]
-                work[i, j] = normalized[i, j] * mean[i, j]
         _box_sum(work, radius, slope, temp, column)
         for i in range(n):
             for j in range(m):
-                jacobian[p, i, j] = mean[i, j] - mask[i, j] * normalized[i, j] * slope[i, j] * inverse_count[i, j]
+                work[i, j] *= values[i, j]
+        _box_sum(work, radius, product, temp, column)
+        for i in range(n):
+            for j in range(m):
+                s = inverse_std[i, j]
+                average = slope[i, j] * inverse_count[i, j]
+                covariance = product[i, j] * inverse_count[i, j] - mean[i, j] * average
+                jacobian[p, i, j] = mask[i, j] * s * (jacobian[p, i, j] - average - normalized[i, j] * s * covariance)
 
 
 @njit(**OPTIONS)

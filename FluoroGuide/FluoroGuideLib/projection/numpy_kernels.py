@@ -71,29 +71,31 @@ def box_sum(image, radius, out):
     out[...] = padded[w:, w:] - padded[:-w, w:] - padded[w:, :-w] + padded[:-w, :-w]
 
 
-def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inverse_std):
+def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inverse_std, mean):
     """(image - local mean) / sqrt(local variance + floor^2) inside a masked box window; returns the floor."""
     count = max(float(mask.sum()), 1.0)
     centred = (image - (image * mask).sum() / count).astype(float)
-    mean, square = np.empty(image.shape), np.empty(image.shape)
-    box_sum(centred * mask, radius, mean)
+    average, square = np.empty(image.shape), np.empty(image.shape)
+    box_sum(centred * mask, radius, average)
     box_sum(centred**2 * mask, radius, square)
-    mean *= inverse_count
-    variance = np.maximum(square * inverse_count - mean**2, 0)
+    mean[...] = average * inverse_count
+    variance = np.maximum(square * inverse_count - (average * inverse_count) ** 2, 0)
     floor2 = floor_factor**2 * (variance * mask).sum() / count + 1e-18
     inverse_std[...] = 1 / np.sqrt(variance + floor2)
     out[...] = (centred - mean) * inverse_std * mask
     return float(np.sqrt(floor2))
 
 
-def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, inverse_std):
+def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, inverse_std, mean):
     """Push d image / d xi (6, rows, cols) through the local normalisation, in place."""
-    mean, slope = np.empty(mask.shape), np.empty(mask.shape)
+    slope, product = np.empty(mask.shape), np.empty(mask.shape)
+    values = normalized / inverse_std + mean
     for image in jacobian:
-        box_sum(image * mask, radius, mean)
-        centred = (image - mean * inverse_count) * inverse_std * mask
-        box_sum(normalized * centred, radius, slope)
-        image[...] = centred - mask * normalized * slope * inverse_count
+        box_sum(image * mask, radius, slope)
+        box_sum(image * mask * values, radius, product)
+        average = slope * inverse_count
+        covariance = product * inverse_count - mean * average
+        image[...] = mask * inverse_std * (image - average - normalized * inverse_std * covariance)
 
 
 def normal_equations(jacobian, moving, fixed, weight, cauchy2, hessian, gradient, sums):

@@ -93,7 +93,7 @@ class FixedView:
         self.inverse_count = np.where(count > 3, 1 / np.maximum(count, 1), 0).astype(np.float32)
         votes = self.mask * (count > MIN_WINDOW_FILL * (2 * self.radius + 1) ** 2)
         self.weight = (votes if weight is None else votes * weight).astype(np.float32)
-        self.fixed, _ = self.normalize(self.pixels)
+        self.fixed = self.normalize(self.pixels)[0]
 
     def without(self, mask: np.ndarray) -> FixedView:
         """A copy that also leaves out the pixels where ``mask`` (bool) is True; cheap, shares the pixels."""
@@ -101,11 +101,11 @@ class FixedView:
         other.set_mask(self.mask.astype(bool) & ~mask)
         return other
 
-    def normalize(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Locally normalised image and 1 / local deviation."""
-        out, inverse_std = np.empty_like(image), np.empty_like(image)
-        self.kernels.local_normalize(image, self.mask, self.inverse_count, self.radius, FLOOR_FACTOR, out, inverse_std)
-        return out, inverse_std
+    def normalize(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Locally normalised image, 1 / local deviation, local mean (all float32)."""
+        out, inverse_std, mean = np.empty_like(image), np.empty_like(image), np.empty_like(image)
+        self.kernels.local_normalize(image, self.mask, self.inverse_count, self.radius, FLOOR_FACTOR, out, inverse_std, mean)
+        return out, inverse_std, mean
 
 
 class Level:
@@ -171,7 +171,7 @@ class Level:
         self.projector.kernels.normal_equations(jacobian, moving, fixed.fixed, fixed.weight, self.cauchy2, hessian, gradient, sums)
 
     def _add_cost(self, fixed: FixedView, pose: np.ndarray, sums: np.ndarray) -> None:
-        moving, _ = fixed.normalize(self.projector.project(fixed.view, pose, fixed.rays, fixed.distances))
+        moving, *_ = fixed.normalize(self.projector.project(fixed.view, pose, fixed.rays, fixed.distances))
         residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
         sums += [
             (w * self.cauchy2 * np.log1p(residual**2 / self.cauchy2)).sum(), (w * moving * fixed.fixed).sum(),
@@ -181,8 +181,8 @@ class Level:
     def normalized_with_jacobian(self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Normalised DRR (rows, columns) and its pose derivative (6, rows, columns) for one view."""
         image, jacobian = self.projector.project_with_jacobian(fixed.view, pose, center_mm, fixed.rays, fixed.distances)
-        moving, inverse_std = fixed.normalize(image)
-        fixed.kernels.local_normalize_jacobian(jacobian, fixed.mask, fixed.inverse_count, fixed.radius, moving, inverse_std)
+        moving, inverse_std, mean = fixed.normalize(image)
+        fixed.kernels.local_normalize_jacobian(jacobian, fixed.mask, fixed.inverse_count, fixed.radius, moving, inverse_std, mean)
         return moving, jacobian
 
 
