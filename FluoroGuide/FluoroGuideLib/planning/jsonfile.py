@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from math import isfinite
 from pathlib import Path
 
 from ..errors import FluoroGuideError
@@ -16,13 +17,13 @@ def write_json(path: str | Path, data: dict | list) -> None:
     Raises
     ------
     FluoroGuideError
-        The folder does not exist, the disk is full, or the data hold NaN or infinity (which JSON cannot say).
+        The folder does not exist, the disk is full, or the data hold what JSON cannot say (NaN, arrays: see :func:`plain`).
     """
     path = Path(path)
     try:
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise FluoroGuideError(f"{path.name} cannot be written", error, "Replace values that are not finite by null") from None
+    except (ValueError, TypeError) as error:
+        raise FluoroGuideError(f"{path.name} cannot be written as JSON", error) from None
     handle = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
@@ -36,6 +37,19 @@ def write_json(path: str | Path, data: dict | list) -> None:
         if handle is not None:
             Path(temporary).unlink(missing_ok=True)
         raise FluoroGuideError(f"{path.name} cannot be written", error.strerror, "Choose a folder that exists and has space") from None
+
+
+def plain(value: object) -> object:
+    """``value`` as JSON can hold it: numpy arrays and numbers become lists and numbers, NaN and infinity become None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _umask() -> int:
