@@ -66,7 +66,7 @@ def attenuation_from_hu(image: sitk.Image, modality: str = "CT", name: str = "")
     hu = sitk.GetArrayFromImage(image).astype(np.float32)
     np.clip(hu, *HU_RANGE, out=hu)
     if hu.max() < -500:
-        raise FluoroGuideError(f"The volume {name} holds nothing denser than air".replace("  ", " "), f"maximum {hu.max():g} HU", "Check its units: HU are expected")
+        raise FluoroGuideError("The volume holds nothing denser than air", f"{name} maximum {hu.max():g} HU", "Check its units: HU are expected")
     hu += 1000.0
     hu *= WATER_ATTENUATION_PER_MM / 1000.0
     np.maximum(hu, 0.0, out=hu)
@@ -110,7 +110,8 @@ def _read_file(path: Path) -> sitk.Image:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        raise FluoroGuideError("The file is not a volume that can be read", path.name, "Give NIfTI, NRRD, MetaImage or a folder of DICOM slices") from None
+        hint = "Give NIfTI, NRRD, MetaImage or a folder of DICOM slices"
+        raise FluoroGuideError("The file is not a volume that can be read", path.name, hint) from None
     if float(np.prod([float(n) for n in reader.GetSize()])) > MAX_VOXELS:
         raise FluoroGuideError("The volume is too large", f"{path.name}, {reader.GetSize()}", "Crop or resample it first")
     try:
@@ -132,7 +133,8 @@ def _read_series(folder: Path) -> tuple[sitk.Image, str]:
     try:
         return reader.Execute(), note
     except (RuntimeError, MemoryError):
-        raise FluoroGuideError("The DICOM series cannot be read as one volume", folder.name, "Check that its slices have one size and none is missing") from None
+        hint = "Check that its slices have one size and none is missing"
+        raise FluoroGuideError("The DICOM series cannot be read as one volume", folder.name, hint) from None
 
 
 def check_volume(image: sitk.Image, name: str) -> None:

@@ -264,4 +264,5 @@ def orientation_warning(dataset: object, primary_deg: float, secondary_deg: floa
     wrong = [f"{name} increase towards {letter}" for name, letter, axis in pairs if axis @ _AXES[letter] < 0.1]
     if not wrong:
         return ""
-    return "Patient Orientation (0020,0020) says that " + " and ".join(wrong) + ", which the positioner angles contradict: the picture may be mirrored or turned"
+    told = "Patient Orientation (0020,0020) says that " + " and ".join(wrong)
+    return told + ", which the positioner angles contradict: the picture may be mirrored or turned"

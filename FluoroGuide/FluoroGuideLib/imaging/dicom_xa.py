@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -214,14 +216,9 @@ def read_header(path: str | Path) -> object:
 
 def _read_pixels(path: Path, dataset: object) -> tuple[np.ndarray, np.ndarray | None]:
     """Frames (f, r, c) after the modality transformation, and where they are padding (or ``None``)."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(os.fspath(path))
     try:
-        pixels = sitk.GetArrayFromImage(reader.Execute())
-    except (RuntimeError, MemoryError):
+        pixels = _decode(path, text(dataset, "PhotometricInterpretation") == "MONOCHROME1")
+    except (RuntimeError, MemoryError, OSError):
         raise FluoroGuideError("The pixels of the DICOM file cannot be decoded", path.name, "Export it again, uncompressed if possible") from None
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     expected = tuple(int(numbers(dataset, k)[0]) for k in ("Rows", "Columns"))
@@ -231,6 +228,29 @@ def _read_pixels(path: Path, dataset: object) -> tuple[np.ndarray, np.ndarray | 
         whole = np.rint(pixels)
         pixels = pixels.astype(np.float32) if not np.array_equal(whole, pixels) or np.abs(whole).max(initial=0) > 32767 else whole.astype(np.int16)
     return _modality_lut(dataset, pixels), _padding(dataset, pixels)
+
+
+def _decode(path: Path, inverted_display: bool) -> np.ndarray:
+    """Values as stored (after rescale), decoded by SimpleITK's GDCM.
+
+    GDCM turns MONOCHROME1 values over, by rules that differ with the bits stored.  What is wanted are the values
+    themselves, so it is given a copy whose header says MONOCHROME2.
+    """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    if not inverted_display:
+        reader.SetFileName(os.fspath(path))
+        return sitk.GetArrayFromImage(reader.Execute())
+    data, count = re.subn(rb"((?:\x28\x00\x04\x00|\x00\x28\x00\x04)(?:CS..|....)MONOCHROME)1", rb"\g<1>2", path.read_bytes(), flags=re.DOTALL)
+    if not count:
+        raise RuntimeError("photometric interpretation not found")
+    with tempfile.TemporaryDirectory(prefix="fluoroguide-") as folder:
+        copy = Path(folder) / "run.dcm"
+        copy.write_bytes(data)
+        reader.SetFileName(os.fspath(copy))
+        return sitk.GetArrayFromImage(reader.Execute())
 
 
 def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
@@ -273,13 +293,11 @@ def shutter_mask(dataset: object, rows: int, columns: int) -> np.ndarray:
     """
     mask = np.ones((rows, columns), bool)
     r, c = np.mgrid[1:rows + 1, 1:columns + 1]
+    edges = (("LeftVerticalEdge", 0), ("RightVerticalEdge", columns + 1), ("UpperHorizontalEdge", 0), ("LowerHorizontalEdge", rows + 1))
     for prefix in ("Shutter", "Collimator"):
         shapes = text(dataset, prefix + "Shape").upper()
         if "RECTANGULAR" in shapes:
-            left, right, top, bottom = (
-                (numbers(dataset, prefix + edge) or (default,))[0]
-                for edge, default in (("LeftVerticalEdge", 0), ("RightVerticalEdge", columns + 1), ("UpperHorizontalEdge", 0), ("LowerHorizontalEdge", rows + 1))
-            )
+            left, right, top, bottom = ((numbers(dataset, prefix + edge) or (default,))[0] for edge, default in edges)
             mask &= (c > left) & (c < right) & (r > top) & (r < bottom)
         if "CIRCULAR" in shapes:
             center, radius = numbers(dataset, f"CenterOfCircular{prefix}"), numbers(dataset, f"RadiusOfCircular{prefix}")
@@ -337,8 +355,8 @@ def _facts(dataset: object, frames: int) -> dict:
 
 def _acquired(dataset: object) -> str:
     """Time of the acquisition as ISO text, or empty."""
-    for day, time in (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"), ("SeriesDate", "SeriesTime"), ("StudyDate", "StudyTime")):
-        date, clock = text(dataset, day).replace(".", ""), text(dataset, time).replace(":", "")
+    for name in ("Acquisition", "Content", "Series", "Study"):
+        date, clock = text(dataset, name + "Date").replace(".", ""), text(dataset, name + "Time").replace(":", "")
         if len(date) == 8 and date.isdigit():
             stamp = f"{date[:4]}-{date[4:6]}-{date[6:]}"
             return stamp + (f"T{clock[:2]}:{clock[2:4]}:{clock[4:6]}" if len(clock) >= 6 and clock[:6].isdigit() else "")

@@ -59,7 +59,8 @@ def check_card(card: object) -> dict:
             checked[key] = CARD_KEYS[key](key, value)
     sid, sod = checked.get("source_to_detector_mm"), checked.get("source_to_isocenter_mm")
     if sid is not None and sod is not None and sid <= sod:
-        raise FluoroGuideError("The detector would lie between source and isocentre", f"source_to_detector_mm {sid:g}, source_to_isocenter_mm {sod:g}", _NEXT)
+        both = f"source_to_detector_mm {sid:g}, source_to_isocenter_mm {sod:g}"
+        raise FluoroGuideError("The detector would lie between source and isocentre", both, _NEXT)
     if "projection_matrix" in checked and len(checked) > 1:
         others = ", ".join(k for k in checked if k != "projection_matrix")
         raise FluoroGuideError("The C-arm card has a projection_matrix and other geometry", others, "Keep one of the two; the matrix says it all")

@@ -84,7 +84,8 @@ def normalize(
         notes.append(f"{100 * plateau.mean():.1f} % of the pixels are saturated and masked")
     used &= ~plateau
     if used.sum() < max(64, 0.01 * used.size):
-        raise FluoroGuideError("Less than 1 % of the picture shows anything", f"{100 * used.mean():.2f} %", "Check the shutters, or give the mask yourself")
+        share = f"{100 * used.mean():.2f} %"
+        raise FluoroGuideError("Less than 1 % of the picture shows anything", share, "Check the shutters, or give the mask yourself")
     relationship = relationship if relationship in RELATIONSHIPS else "DISP"
     line, note = to_line_integral(values, used, polarity, relationship)
     notes.append(note)
@@ -132,12 +133,12 @@ def _field_mask(values: np.ndarray, valid: np.ndarray, field: bool | np.ndarray,
     return mask
 
 
-def find_field(values: np.ndarray, tolerance: float = 0.03) -> tuple[np.ndarray, bool] | None:
+def find_field(values: np.ndarray, tolerance: float = 0.06) -> tuple[np.ndarray, bool] | None:
     """The exposed field of a picture and whether the outside is dark; ``None`` when the picture fills its frame.
 
     The outside is uniform, lies at one end of the values and is joined to the picture's edge, over two corners or a
     whole side.  Fields (round, rectangular, octagonal) are convex, so the convex hull of the rest repairs bites where
-    dense anatomy meets the edge.  The rim is cut by 1 % of the size, where edge enhancement and blur show.
+    dense anatomy meets the edge.  The rim, where blur and edge enhancement show, is cut by 2 % of the size.
 
     Parameters
     ----------
@@ -149,6 +150,8 @@ def find_field(values: np.ndarray, tolerance: float = 0.03) -> tuple[np.ndarray,
     from scipy import ndimage
 
     small, step = _reduced(values, 256)
+    # Noise outside the field must not decide; edges stay where they are to within the rim that is cut anyway.
+    small = ndimage.gaussian_filter(small, 1.0)
     low, high = np.percentile(small, (0.1, 99.9))
     if high <= low:
         return None
@@ -156,24 +159,24 @@ def find_field(values: np.ndarray, tolerance: float = 0.03) -> tuple[np.ndarray,
     candidates = []
     for dark in (True, False):
         outside = _border_component(unit if dark else 1 - unit, tolerance)
-        if outside is None:
-            continue
-        inside = ndimage.binary_opening(~outside, iterations=2)
-        labels, count = ndimage.label(inside)
-        if not count:
-            continue
-        largest = labels == 1 + int(np.argmax(ndimage.sum_labels(inside, labels, np.arange(1, count + 1))))
-        candidates.append((int(outside[::outside.shape[0] - 1, ::outside.shape[1] - 1].sum()), dark, largest))
+        if outside is not None and not outside.all():
+            inside = _largest(ndimage.binary_opening(~outside, iterations=2))
+            corners = int(outside[:: outside.shape[0] - 1, :: outside.shape[1] - 1].sum())
+            candidates.append((corners, dark, inside))
     if not candidates:
         return None
     _, dark, inside = max(candidates, key=lambda c: (c[0], c[1]))
     if not 0.05 < inside.mean() < 0.995:
         return None
-    mask = _hull_mask(inside, step, values.shape)
-    margin = max(1, round(0.01 * max(values.shape)))
-    # Padded with True: a field cut off by the picture's own edge has no rim there.
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
-    return distance > margin, dark
+    return _hull_mask(inside, step, values.shape, max(1.0, 0.02 * max(values.shape))), dark
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    return mask if count < 2 else labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
 
 
 def _reduced(values: np.ndarray, size: int) -> tuple[np.ndarray, int]:
@@ -201,24 +204,36 @@ def _border_component(unit: np.ndarray, tolerance: float) -> np.ndarray | None:
     return outside if corners >= 2 or sides > 0.95 else None
 
 
-def _hull_mask(inside: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
-    """Convex hull of a reduced mask as a mask of the full size."""
+def _hull_mask(inside: np.ndarray, step: int, shape: tuple[int, int], margin: float) -> np.ndarray:
+    """Convex hull of a reduced mask as a mask of the full size, its sides moved inwards by ``margin`` pixels.
+
+    A side that lies on the picture's own edge over 30 % of its length is where the picture cuts the field: it has
+    no rim and stays.
+    """
     from scipy.spatial import ConvexHull
 
-    rows, columns = np.nonzero(inside)
-    points = np.column_stack([rows, columns]).astype(float)
+    points = np.column_stack(np.nonzero(inside)).astype(float)
     corners = np.concatenate([points + d for d in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))])
     corners = (corners + 0.5) * step - 0.5
-    # Block rounding may leave a last incomplete block: the hull reaches the picture's edge there too.
-    for axis in (0, 1):
+    for axis in (0, 1):  # the blocks may leave out the last pixels
         corners[corners[:, axis] >= shape[axis] // step * step - 0.75, axis] = shape[axis] - 0.5
-    equations = ConvexHull(corners).equations
-    r = np.arange(shape[0], dtype=np.float32)[:, None]
-    c = np.arange(shape[1], dtype=np.float32)[None, :]
-    mask = np.ones(shape, bool)
-    for a, b, offset in equations:
-        mask &= np.float32(a) * r + np.float32(b) * c + np.float32(offset) <= 0
-    return mask
+    hull = ConvexHull(corners)
+    rows = np.arange(shape[0], dtype=float)
+    first, last = np.full(shape[0], -np.inf), np.full(shape[0], np.inf)  # columns of the mask in each row
+    for (a, b, offset), ends in zip(hull.equations, corners[hull.simplices], strict=True):
+        cut_off = any(
+            np.abs(ends[:, axis] - edge).max() < 0.1 and np.ptp(ends[:, 1 - axis]) > 0.3 * shape[1 - axis]
+            for axis in (0, 1) for edge in (-0.5, shape[axis] - 0.5)
+        )
+        room = -offset - (0 if cut_off else margin) - a * rows  # b * column <= room
+        if b > 1e-9:
+            last = np.minimum(last, room / b)
+        elif b < -1e-9:
+            first = np.maximum(first, room / b)
+        else:
+            first = np.where(room < 0, np.inf, first)
+    columns = np.arange(shape[1])
+    return (columns >= first[:, None]) & (columns <= last[:, None])
 
 
 def saturated(values: np.ndarray, used: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
@@ -271,7 +286,7 @@ def detect_polarity(values: np.ndarray, used: np.ndarray, plateau: np.ndarray, o
     intensities
         The file says that the values are linear in, or the logarithm of, the intensity.
     """
-    score = 1.5 * intensities + 3.0 * float(np.clip(-_thin_structure_skewness(values, used & ~plateau), -1, 1))
+    score = 1.5 * intensities + 3.0 * float(np.clip(-_thin_structure_skewness(values, used), -1, 1))
     middle = float(np.median(values[used])) if used.any() else 0.0
     if outside.mean() > 0.01:
         score += 1.0 if np.median(values[outside]) < middle else -1.0

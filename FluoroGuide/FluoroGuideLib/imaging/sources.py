@@ -151,4 +151,5 @@ def write_preview(path_png: str | Path, image: object) -> None:
     try:
         sitk.WriteImage(sitk.GetImageFromArray(np.rint(pixels * 255).astype(np.uint8)), str(path_png))
     except RuntimeError:
-        raise FluoroGuideError("The picture cannot be written", Path(path_png).name, "Give a file name ending in .png in an existing folder") from None
+        hint = "Give a file name ending in .png in an existing folder"
+        raise FluoroGuideError("The picture cannot be written", Path(path_png).name, hint) from None

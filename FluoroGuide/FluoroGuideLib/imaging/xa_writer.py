@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def write_xa(
     patient_orientation: tuple[str, str] | None = None, shutter: tuple[int, int, int, int] | None = None,
     dap_dgy_cm2: float | None = None, tube_current_ma: float | None = None, exposure_time_ms: float | None = None,
     bits_stored: int | None = None, patient_id: str = "ANONYMOUS", patient_name: str = "Anonymous", study_uid: str | None = None,
-    series_uid: str | None = None, instance_number: int = 1, acquired: datetime.datetime | None = None,
+    series_uid: str | None = None, instance_number: int = 1, acquired: dt.datetime | None = None,
     primary_increments_deg: np.ndarray | None = None, secondary_increments_deg: np.ndarray | None = None,
 ) -> str:
     """Write a valid XA object; returns its SOP Instance UID.
@@ -114,7 +114,7 @@ def decimal(value: float) -> str:
     return text
 
 
-def _identification(dataset, patient_id: str, patient_name: str, instance_number: int, acquired: datetime.datetime | None) -> None:
+def _identification(dataset, patient_id: str, patient_name: str, instance_number: int, acquired: dt.datetime | None) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "SINGLE PLANE"]
     dataset.Modality = "XA"
