@@ -80,7 +80,8 @@ class Placement:
     def to_dict(self) -> dict:
         """Plain values for JSON."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return plain({**data, "trajectory": self.trajectory.to_dict(), "deviation": self.deviation.to_dict(), "tip_error_95_mm": self.tip_error_95_mm})
+        parts = {"trajectory": self.trajectory.to_dict(), "deviation": self.deviation.to_dict()}
+        return plain({**data, **parts, "tip_error_95_mm": self.tip_error_95_mm})
 
     @classmethod
     def from_dict(cls, data: dict) -> Placement:

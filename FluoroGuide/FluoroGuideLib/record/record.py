@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import RESEARCH_NOTICE, __version__
@@ -19,6 +19,9 @@ from ..planning.plan import LATERALITIES, Plan
 from ..registration.result import Registration
 from .dose_model import DoseSummary
 from .placement import Placement
+from .summary import summary_text
+
+__all__ = ["ProcedureRecord", "summary_text", "utc_now"]
 
 RECORD_FORMAT = "fluoroguide-record"
 SCHEMA_VERSION = 0
@@ -26,7 +29,7 @@ SCHEMA_VERSION = 0
 
 def utc_now() -> str:
     """Now as ISO text in UTC, to the millisecond: ``2025-01-31T09:15:02.123Z``."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(eq=False)
@@ -155,18 +158,17 @@ class ProcedureRecord:
         known = {*KEYS, "format", "schema_version", "notice"}
         return cls(**values, extra={k: v for k, v in data.items() if k not in known})
 
+    def write(self, path: str | Path) -> None:
+        """Write ``record.json``; the old file stays until the new one is complete on disk."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: str | Path) -> ProcedureRecord:
+        """Read ``record.json``; raises :class:`FluoroGuideError` in one sentence for anything that is none."""
+        return cls.from_dict(read_json(path, "record"))
+
 
 KEYS = (
     "procedure", "laterality", "level", "plan", "patient_key", "views", "registrations", "placements", "dose", "timeline", "notes",
     "record_id", "created_utc", "software",
 )
-
-
-def write_record(path: str | Path, record: ProcedureRecord) -> None:
-    """Write ``record.json``; the old file stays until the new one is complete on disk."""
-    write_json(path, record.to_dict())
-
-
-def read_record(path: str | Path) -> ProcedureRecord:
-    """Read ``record.json``; raises :class:`FluoroGuideError` in one sentence for anything that is none."""
-    return ProcedureRecord.from_dict(read_json(path, "record"))

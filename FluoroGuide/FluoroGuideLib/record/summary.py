@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from typing import TYPE_CHECKING
 
 from .. import RESEARCH_NOTICE
 from .dose_model import DoseSummary
 from .placement import Placement
-from .record import ProcedureRecord
+
+if TYPE_CHECKING:
+    from .record import ProcedureRecord
 
 WIDTH = 100
 NOT_TOLD = "not told"
