@@ -145,7 +145,7 @@ class CArmView:
             distances = f"SID {sid_mm} mm, SOD {sod_mm} mm"
             raise FluoroGuideError("The detector would lie between source and isocentre", distances, "Check both distances.")
         u, v, d = beam_axes(primary_deg, secondary_deg)
-        column, row = principal_point_px or ((columns - 1) / 2, (rows - 1) / 2)
+        column, row = ((columns - 1) / 2, (rows - 1) / 2) if principal_point_px is None else principal_point_px
         u, v = u * pixel_spacing_mm[1], v * pixel_spacing_mm[0]
         shift = np.asarray(table_offset_mm, float)
         return cls(rows, columns, shift - sod_mm * d, shift + (sid_mm - sod_mm) * d - column * u - row * v, u, v)
@@ -158,7 +158,7 @@ class CArmView:
         is; it is put ``plane_distance_mm`` from the source along the principal axis, which changes no projection.
         """
         matrix = np.asarray(matrix, float)
-        if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :3])) < 1e-12 * np.abs(matrix[:, :3]).max() ** 3:
+        if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :3])) <= 1e-12 * np.abs(matrix[:, :3]).max() ** 3:
             raise FluoroGuideError("The projection matrix is not an invertible finite 3x4 matrix", matrix.shape, "Check the calibration file.")
         back = np.linalg.inv(matrix[:, :3])
         source = -back @ matrix[:, 3]

@@ -145,7 +145,15 @@ def to_sitk(matrix: np.ndarray, center_mm: np.ndarray = (0.0, 0.0, 0.0)) -> obje
 
 
 def from_sitk(transform: object) -> np.ndarray:
-    """4x4 matrix of a SimpleITK transform that is rigid (Euler, versor, affine without scale, or a composite of them)."""
+    """4x4 matrix of a SimpleITK transform that is rigid (Euler, versor, affine without scale, or a composite of them).
+
+    Raises
+    ------
+    FluoroGuideError
+        The transform is two-dimensional, bends space (B-spline, displacement field), scales or mirrors.
+    """
+    if transform.GetDimension() != 3 or not transform.IsLinear():
+        raise FluoroGuideError("The transform is not a rigid motion in 3-D", transform.GetName(), "Give a rigid transform.")
     points = np.vstack([np.zeros(3), np.eye(3) * 100.0])
     moved = np.array([transform.TransformPoint(p.tolist()) for p in points])
     matrix = np.eye(4)
