@@ -1,0 +1,489 @@
+"""The engine: worker process, cancel, crash, restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from FluoroGuideLib.engine import client as client_module
+from FluoroGuideLib.engine.client import EngineClient
+from FluoroGuideLib.engine.exchange import PREFIX, storage_roots
+from FluoroGuideLib.errors import CancelledError, FluoroGuideError
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+import test_engine_fake_tasks as fake  # noqa: E402
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+ENVIRONMENT = {"PYTHONPATH": str(HERE)}
+
+
+def make(**options):
+    return EngineClient(**{"tasks": "test_engine_fake_tasks", "environment": ENVIRONMENT} | options)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One engine for the tests that do no harm to it."""
+    with make() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def volume():
+    sitk = pytest.importorskip("SimpleITK")
+    from FluoroGuideLib.anatomy.attenuation import AttenuationVolume
+
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((20, 30, 40), np.float32))
+    image.SetSpacing((0.7, 0.8, 1.1))
+    return AttenuationVolume(image, "CT", "pelvis.nrrd", None, {3: "L1"})
+
+
+@pytest.fixture(scope="module")
+def images():
+    from FluoroGuideLib.imaging.xray import XrayImage
+
+    view = fake.a_view()
+    pixels = np.random.default_rng(1).random((view.rows, view.columns), np.float32)
+    return [XrayImage(pixels, pixels > 0.1, view), XrayImage(1 - pixels, pixels > 0.2, view)]
+
+
+def until(engine, condition, seconds=20.0):
+    """Poll until a condition holds; what is waited for decides, not a fixed sleep."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        engine.poll()
+        time.sleep(0.002)
+
+
+def gone(pid, seconds=10.0):
+    """True when the process has ended within the time (a zombie has ended)."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def folders():
+    return {p for root in storage_roots() for p in root.glob(PREFIX + "*")}
+
+
+def same(a, b):
+    """Equal to the last bit, types included."""
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return type(b) is dict and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (tuple, list)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a)
+
+
+# ---- results ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("threaded", [False, True], ids=["polled", "threads"])
+def test_result_is_that_of_the_call_in_this_process(volume, images, threaded):
+    initial = np.eye(4)
+    initial[:3, 3] = 1 / 3, -2 / 7, 1e-13
+    told = []
+    direct = fake.register(
+        volume=volume, images=images, initial=initial, targets=None, options=None, progress=lambda *a: None, cancelled=lambda: False,
+    )
+    with make(threaded_pipes=threaded) as engine:
+        result = engine.register(volume, images, initial, options={"pause": 0.02}, progress=lambda f, t: told.append((f, t)), timeout=60)
+    assert type(result) is type(direct)
+    for name in ("pose", "verdict", "reasons", "similarity", "covariance", "center_mm", "history", "seconds", "projections_rendered", "facts"):
+        assert same(getattr(direct, name), getattr(result, name)), name
+    assert [v.to_dict() for v in result.views] == [v.to_dict() for v in direct.views]
+    target = {"L1": np.array([10.0, -20.0, 30.0])}
+    assert result.to_dict(target)["targets"] == direct.to_dict(target)["targets"]
+    fractions = [f for f, _ in told]
+    assert len(told) > 5 and fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert all(t == f"step {round(f * 20)}" for f, t in told[:-1])
+
+
+def test_jobs_run_in_order_and_poll_tells_their_ends(shared):
+    jobs = [shared.run("echo", value=n) for n in range(5)]
+    ended = []
+    until(shared, lambda: ended.extend(shared.poll()) or len(ended) == 5)
+    assert ended == jobs and [j.result for j in jobs] == list(range(5)) and shared.poll() == [] and not shared.busy
+
+
+def test_poll_and_submit_never_block(shared):
+    shared.wait(shared.run("echo", value=1))
+    slowest, value = 0.0, np.zeros(1 << 20, np.uint8)
+    job = shared.run("nap", seconds=0.4)
+    shared.run("echo", value=value)
+    while not job.finished:
+        start = time.perf_counter()
+        shared.poll()
+        slowest = max(slowest, time.perf_counter() - start)
+        time.sleep(0.005)
+    assert slowest < 0.05
+    until(shared, lambda: not shared.busy)
+
+
+def test_print_in_the_worker_does_not_break_the_protocol(shared):
+    assert shared.wait(shared.run("chatter"), timeout=20) == "said"
+    assert "noise that must not reach the protocol" in shared.stderr_tail and len(shared.stderr_tail) < 100_000
+    assert shared.wait(shared.run("echo", value="next")) == "next"
+
+
+def test_a_client_that_does_not_poll_does_not_hold_the_worker_up(shared):
+    """20000 progress messages of 300 bytes fill every pipe 90 times; unsent ones are replaced."""
+    job = shared.run("many_steps")
+    time.sleep(2.0)
+    start = time.monotonic()
+    until(shared, lambda: job.finished)
+    assert job.result == "counted" and time.monotonic() - start < 5.0
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------
+def test_bad_input_keeps_its_three_fields(shared):
+    with pytest.raises(FluoroGuideError) as caught:
+        shared.wait(shared.run("bad_input"))
+    error = caught.value
+    assert (error.what, error.value, error.next_step) == ("The X-ray has no pixel spacing", 0.5, "Enter it in the C-arm card")
+
+
+def test_unexpected_error_is_one_sentence_and_a_log_without_names(shared):
+    job = shared.run("surprise")
+    until(shared, lambda: job.finished)
+    assert job.state == "failed" and "KeyError" in str(job.error) and "Traceback" not in str(job.error)
+    assert "test_engine_fake_tasks.py" in job.log and "surprise" in job.log
+    assert "MEIER" not in job.log + str(job.error) and str(HERE) not in job.log and "DOE" not in job.log
+
+
+@pytest.mark.parametrize(("task", "arguments", "text"), [
+    ("no_such_task", {}, "does not know this task"), ("unsendable", {}, "cannot be sent"), ("echo", {"value": object()}, "cannot be sent"),
+    ("echo", {"nonsense": 1}, "TypeError"),
+])
+def test_what_does_not_work_is_said(shared, task, arguments, text):
+    with pytest.raises(FluoroGuideError, match=text):
+        shared.wait(shared.run(task, **arguments))
+    assert shared.wait(shared.run("echo", value=1)) == 1
+
+
+def test_missing_module_and_wrong_version_fail_the_start(monkeypatch):
+    with make(tasks="no_such_module_anywhere") as engine:
+        jobs = [engine.run("echo", value=1), engine.run("echo", value=2)]
+        until(engine, lambda: not engine.busy)
+        assert [j.state for j in jobs] == ["failed"] * 2 and "could not start" in str(jobs[1].error) and "no_such_module_anywhere" in jobs[0].log
+    with make() as engine:
+        monkeypatch.setattr("FluoroGuideLib.engine.process.__version__", "0.0.0")
+        with pytest.raises(FluoroGuideError, match="another version"):
+            engine.wait(engine.run("echo", value=1))
+
+
+def test_no_second_slicer_is_started(tmp_path):
+    from FluoroGuideLib.engine.process import interpreter
+
+    application = tmp_path / "bin" / "SlicerApp-real"
+    application.parent.mkdir()
+    with pytest.raises(FluoroGuideError, match="No Python was found"):
+        interpreter(str(application))
+    (tmp_path / "bin" / "PythonSlicer").touch()
+    assert interpreter(str(application)) == str(tmp_path / "bin" / "PythonSlicer")
+    with make(executable=str(tmp_path / "python-that-is-not-there")) as engine, pytest.raises(FluoroGuideError, match="could not be started"):
+        engine.wait(engine.run("echo", value=1))
+
+
+def test_environment_of_the_worker(monkeypatch):
+    monkeypatch.setenv("PYTHONSTARTUP", "/nowhere.py")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with make(threads=2) as engine:
+        seen = engine.wait(engine.run("environment"))
+    assert seen["OMP_NUM_THREADS"] == seen["NUMBA_NUM_THREADS"] == "2" and seen["OPENBLAS_NUM_THREADS"] == "1"
+    assert seen["PYTHONSTARTUP"] == "" and seen["path0"] == str(LIBRARY) and seen["stdin"] == ""
+
+
+# ---- cancel -------------------------------------------------------------------------------------------------------
+def test_cancel_a_running_and_a_queued_job(shared):
+    running, queued = shared.run("nap", seconds=30), shared.run("echo", value=1)
+    until(shared, lambda: running.state == "running")
+    time.sleep(0.1)
+    pid, start = shared.worker_pid, time.monotonic()
+    shared.cancel(queued)
+    assert queued.state == "cancelled"
+    shared.cancel(running)
+    until(shared, lambda: running.finished)
+    assert time.monotonic() - start < 0.2 and running.state == "cancelled" and isinstance(running.error, CancelledError)
+    assert shared.wait(shared.run("echo", value=2)) == 2 and shared.worker_pid == pid
+
+
+def test_worker_that_ignores_a_cancel_is_replaced_and_keeps_the_volume(volume):
+    with make(cancel_grace_seconds=0.3) as engine:
+        before = engine.wait(engine.run("volume_facts", volume=volume))
+        job = engine.run("stubborn")
+        until(engine, lambda: job.state == "running")
+        start = time.monotonic()
+        engine.cancel(job)
+        until(engine, lambda: job.finished)
+        assert job.state == "cancelled" and time.monotonic() - start < 0.8
+        until(engine, lambda: engine.ready)  # a new one comes up unasked
+        after = engine.wait(engine.run("volume_facts", volume=volume))
+        assert after[1:] == before[1:] == ["pelvis.nrrd", [40, 30, 20], {3: "L1"}] and after[0] != before[0] and engine.starts == 2
+
+
+def test_register_is_cancelled_by_its_callback_by_timeout_and_by_an_exception(volume, images):
+    with make() as engine:
+        with pytest.raises(CancelledError):
+            engine.register(volume, images, options={"pause": 0.2}, cancelled=lambda: True)
+        with pytest.raises(FluoroGuideError, match="longer than allowed \\(0.3 s\\)"):
+            engine.register(volume, images, options={"pause": 0.2}, timeout=0.3)
+
+        def interrupt(fraction, text):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.register(volume, images, options={"pause": 0.2}, progress=interrupt)
+        assert engine.wait(engine.run("echo", value=3)) == 3 and engine.starts == 1
+
+
+# ---- crash --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("threaded", [False, True], ids=["polled", "threads"])
+def test_crash_fails_one_job_and_the_next_one_works(volume, threaded):
+    before = folders()
+    with make(threaded_pipes=threaded) as engine:
+        engine.wait(engine.run("volume_facts", volume=volume))
+        broken, after = engine.run("crash", code=9), engine.run("volume_facts", volume=volume)
+        until(engine, lambda: after.finished)
+        assert broken.state == "failed" and "stopped unexpectedly (exit code 9)" in str(broken.error)
+        assert after.state == "done" and after.result[1] == "pelvis.nrrd"
+        assert len(folders() - before) == len(storage_roots())  # those of the first worker are gone
+    assert folders() == before
+
+
+@POSIX
+def test_segmentation_fault_is_named_and_located():
+    with make() as engine:
+        job = engine.run("segfault")
+        until(engine, lambda: job.finished)
+    assert "signal SIGSEGV" in str(job.error) and "Segmentation fault" in job.log and "in segfault" in job.log and str(HERE) not in job.log
+
+
+@POSIX
+def test_killed_worker():
+    with make() as engine:
+        job = engine.run("nap", seconds=30)
+        until(engine, lambda: job.state == "running")
+        os.kill(engine.worker_pid, signal.SIGKILL)
+        until(engine, lambda: job.finished)
+        assert job.state == "failed" and "signal SIGKILL" in str(job.error) and not engine.alive
+        assert engine.wait(engine.run("echo", value=4)) == 4 and engine.alive
+        os.kill(engine.worker_pid, signal.SIGKILL)  # while idle: noticed, and no job suffers
+        until(engine, lambda: not engine.ready)
+        assert engine.wait(engine.run("echo", value=5)) == 5
+
+
+@POSIX
+def test_worker_that_hangs_with_the_interpreter_held():
+    with make(heartbeat_seconds=0.05, hang_seconds=0.5) as engine:
+        engine.wait(engine.run("hold_interpreter", seconds=0.2))  # short: nothing happens
+        job = engine.run("hold_interpreter", seconds=60)
+        until(engine, lambda: job.state == "running")
+        start = time.monotonic()
+        until(engine, lambda: not engine.alive)
+        until(engine, lambda: job.finished)
+        assert job.state == "failed" and "does not answer" in str(job.error) and time.monotonic() - start < 2.0
+
+
+@POSIX
+def test_a_process_left_behind_by_the_worker_does_not_hide_its_end():
+    with make() as engine:
+        job = engine.run("grandchild", seconds=5)
+        start = time.monotonic()
+        until(engine, lambda: job.finished)
+        assert job.state == "failed" and "exit code 5" in str(job.error) and time.monotonic() - start < 4.0
+
+
+@pytest.mark.parametrize("launcher_prints", [b"Setting library path\n", b""])
+def test_garbage_from_the_worker(tmp_path, launcher_prints):
+    """A worker whose stream turns to garbage: with noise before its greeting it starts, with garbage after it the job fails."""
+    if os.name != "posix":
+        pytest.skip("needs a shell script as interpreter")
+    script = tmp_path / "python-noisy"
+    inner = (
+        f"import os, sys; os.write(1, {launcher_prints!r}); sys.argv = ['w', '--tasks', 'test_engine_fake_tasks']\n"
+        "from FluoroGuideLib.engine import worker, exchange\n"
+        "def garbage(*, progress, cancelled):\n    os.write(target, b'garbage' * 1000); import time; time.sleep(60)\n"
+        "import test_engine_fake_tasks as f; f.TASKS['garbage'] = garbage\n"
+        "take = worker._take_over_stdio\n"
+        "def remember():\n    global target; source, target = take(); return source, target\n"
+        "worker._take_over_stdio = remember; os._exit(worker.main())\n"
+    )
+    (tmp_path / "inner.py").write_text(inner)
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/inner.py"\n')
+    script.chmod(0o755)
+    with make(executable=str(script)) as engine:
+        assert engine.wait(engine.run("echo", value=1), timeout=20) == 1
+        assert launcher_prints.decode() in engine.stderr_tail
+        job = engine.run("garbage")
+        until(engine, lambda: job.finished)
+        assert job.state == "failed" and "no longer understand each other" in str(job.error)
+        assert engine.wait(engine.run("echo", value=2)) == 2
+
+
+def test_garbage_to_the_worker_ends_it_even_while_it_computes():
+    with make() as engine:
+        engine.wait(engine.run("echo", value=1))
+        job = engine.run("stubborn")
+        engine._worker._pipes.send(b"garbage" * 1000)
+        until(engine, lambda: job.finished, 5)
+        assert job.state == "failed" and "no longer understand each other" in str(job.error)
+        assert engine.wait(engine.run("echo", value=2)) == 2
+
+
+@POSIX
+def test_launcher_between_client_and_worker(tmp_path):
+    """Slicer's PythonSlicer starts the real Python as its child: both end, whichever way the engine stops."""
+    launcher = tmp_path / "python-launcher"
+    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" <&0\nexit $?\n')
+    launcher.chmod(0o755)
+    with make(executable=str(launcher)) as engine:
+        pid = engine.wait(engine.run("echo", value=1)) and engine._worker._pids[0]
+        assert pid != engine.worker_pid
+        job = engine.run("stubborn")
+        until(engine, lambda: job.state == "running")
+    assert gone(pid) and job.state == "cancelled"
+    with make(executable=str(launcher)) as engine:
+        engine.wait(engine.run("echo", value=1))
+        pid = engine._worker._pids[0]
+        os.kill(engine.worker_pid, signal.SIGKILL)
+        until(engine, lambda: not engine.ready)
+        assert gone(pid)
+
+
+# ---- life and death -------------------------------------------------------------------------------------------------
+PARENT = """
+import sys, time
+sys.path[:0] = [{library!r}, {here!r}]
+from FluoroGuideLib.engine.client import EngineClient
+engine = EngineClient(tasks="test_engine_fake_tasks", environment={{"PYTHONPATH": {here!r}}})
+engine.wait(engine.run("echo", value=1))
+job = engine.run({task!r})
+while job.state != "running":
+    engine.poll()
+print(engine.worker_pid, *engine._worker.exchange.folders, flush=True)
+{end}
+"""
+
+
+def parent(task, end):
+    text = PARENT.format(library=str(LIBRARY), here=str(HERE), task=task, end=end)
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pid, *used = process.stdout.readline().split()
+    return process, int(pid), [Path(f) for f in used]
+
+
+@POSIX
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM] if os.name == "posix" else [])
+def test_death_of_the_parent_ends_the_worker_and_removes_the_files(end):
+    process, pid, used = parent("stubborn", "time.sleep(60)")
+    assert used and all(f.is_dir() for f in used)
+    process.send_signal(end)
+    process.communicate()
+    assert gone(pid) and not any(f.exists() for f in used)
+
+
+@POSIX
+def test_forgotten_close_ends_the_worker_at_exit_without_a_word():
+    process, pid, used = parent("stubborn", "")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0 and err == "" and gone(pid) and not any(f.exists() for f in used)
+
+
+@POSIX
+def test_writing_to_a_dead_worker_where_sigpipe_is_not_ignored():
+    """Slicer embeds Python; there the default action of SIGPIPE would end the application."""
+    end = "import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.kill(engine.worker_pid, 9); time.sleep(0.3)\n" \
+          "engine._worker.send('ping'); print(engine.wait(engine.run('echo', value='survived')))"
+    process, _, _ = parent("stubborn", end)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and out.strip() == "survived" and err == ""
+
+
+def test_close_is_quick_final_and_leaves_nothing(volume):
+    before = folders()
+    engine = make()
+    engine.set_volume(volume)
+    until(engine, lambda: engine.ready)
+    pid, job = engine.worker_pid, engine.run("nap", seconds=30)
+    start = time.monotonic()
+    engine.close()
+    engine.close()
+    assert time.monotonic() - start < 1.0 and job.state == "cancelled" and folders() == before and gone(pid)
+    assert engine.poll() == [job] and engine.poll() == []
+    with pytest.raises(FluoroGuideError, match="closed"):
+        engine.run("echo", value=1)
+
+
+def test_warm_up_runs_again_after_a_restart_unseen(monkeypatch):
+    sent = []
+    original = client_module.WorkerProcess.send
+    monkeypatch.setattr(client_module.WorkerProcess, "send", lambda self, kind, **f: (sent.append(f.get("task")), original(self, kind, **f))[1])
+    ended = []
+    with make() as engine:
+        engine.wait(engine.warm_up())
+        crash, after = engine.run("crash", code=1), engine.run("echo", value=1)
+        until(engine, lambda: ended.extend(engine.poll()) or after.finished)
+        ended += engine.poll()
+    assert [t for t in sent if t] == ["warm_up", "crash", "warm_up", "echo"] and ended == [crash, after] and after.result == 1
+
+
+# ---- volumes --------------------------------------------------------------------------------------------------------
+def test_a_volume_is_sent_once_and_the_oldest_goes_when_there_are_too_many(volume, monkeypatch):
+    import dataclasses
+
+    sent = []
+    original = client_module.WorkerProcess.send
+    monkeypatch.setattr(client_module.WorkerProcess, "send", lambda self, kind, **f: (sent.append((kind, f.get("id"))), original(self, kind, **f))[1])
+    others = [dataclasses.replace(volume, name=f"v{n}") for n in range(3)]
+    with make(max_volumes=2) as engine:
+        for item in (volume, volume, others[0], volume, others[1], volume, others[0]):
+            assert engine.wait(engine.run("volume_facts", volume=item))[1] == item.name
+        engine.forget_volume(volume)
+        assert engine.wait(engine.run("volume_facts", volume=volume))[1] == volume.name
+    kinds = [k for k, _ in sent if k.endswith("volume")]
+    # volume, others[0], others[1] (others[0] leaves), others[0] again (others[1] leaves), volume after it was forgotten
+    assert kinds == ["set_volume", "set_volume", "drop_volume", "set_volume", "drop_volume", "set_volume", "drop_volume", "set_volume"]
+
+
+def test_64_mb_volume(shared):
+    sitk = pytest.importorskip("SimpleITK")
+    from FluoroGuideLib.anatomy.attenuation import AttenuationVolume
+
+    before = folders()
+    big = AttenuationVolume(sitk.GetImageFromArray(np.zeros((256, 256, 256), np.float32)), "CT", "big")
+    shared.wait(shared.run("echo", value=0))
+    start = time.perf_counter()
+    shared.set_volume(big)
+    handed = time.perf_counter() - start
+    facts = shared.wait(shared.run("volume_facts", volume=big), timeout=30)
+    total = time.perf_counter() - start
+    print(f"64 MB volume: handed over in {handed * 1e3:.0f} ms, usable in the worker after {total * 1e3:.0f} ms")
+    assert facts[2] == [256, 256, 256] and handed < 1.0 and total < 5.0
+    array = np.random.default_rng(0).random((256, 256), np.float32)
+    back = shared.wait(shared.run("echo", value=array))
+    assert same(array, back)
+    assert folders() == before and not [p for f in before for p in f.glob("*.bin")]
+
+
+def test_import_is_light():
+    text = "import FluoroGuideLib.engine.client, sys; print([m for m in ('SimpleITK', 'scipy', 'numba', 'pydicom', 'vtk', 'slicer', 'qt', 'multiprocessing') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", text], env={**os.environ, "PYTHONPATH": str(LIBRARY)}, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
