@@ -23,22 +23,22 @@ missing_packages() {
     fi
 }
 
-packages=$(missing_packages | tr '\n' ' ')
-[ -n "${packages// /}" ] || exit 0
+packages=$(missing_packages | xargs)
+[ -n "$packages" ] || exit 0
 
 as_root=""
 if [ "$(id -u)" != 0 ]; then
     if sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root=none; fi
 fi
 if command -v apt-get >/dev/null && [ "$as_root" != none ] && [ -z "${FLUOROGUIDE_NO_SYSTEM_INSTALL:-}" ]; then
-    echo "Installing system libraries for pictures: $packages..."
+    echo "Installing system libraries for pictures: $packages ..."
     log=$(mktemp)
     # shellcheck disable=SC2086
     { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >"$log" 2>&1 </dev/null \
         || tail -n 3 "$log" >&2
     rm -f "$log"
-    packages=$(missing_packages | tr '\n' ' ')
-    [ -n "${packages// /}" ] || exit 0
+    packages=$(missing_packages | xargs)
+    [ -n "$packages" ] || exit 0
 fi
 
 echo "Pictures will be left out: system libraries are missing ($packages)." >&2
