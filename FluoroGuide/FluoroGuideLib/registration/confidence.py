@@ -99,7 +99,7 @@ def judge(
         warns.append(f"The X-ray and the volume look only partly alike (similarity {worst:.2f}).")
     for rival in rivals:
         apart = pose_distance_mm(best.pose, rival.pose, center_mm)
-        if apart > limits.rival_apart_mm and rival.evaluation.cost < limits.rival_cost * best.evaluation.cost:
+        if apart > limits.rival_apart_mm and rival.evaluation.rank < limits.rival_cost * best.evaluation.rank:
             warns.append(f"Another pose, {apart:.0f} mm away, fits almost as well.")
             break
     error = max(errors_mm, default=0.0)

@@ -177,7 +177,7 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
         level = level if number == 0 else _make_level(task, spec, center)
         refined = _refine_all(task, level, spec, pool)
         task.history.append({
-            "stage": f"{spec.pixel_mm:g} mm", "candidates": len(pool), "cost": refined[0].evaluation.cost,
+            "stage": f"{spec.pixel_mm:g} mm", "candidates": len(pool), "cost": refined[0].evaluation.cost, "rank": refined[0].evaluation.rank,
             "similarity": list(refined[0].evaluation.similarity), "iterations": sum(r.iterations for r in refined),
         })
         pool = distinct(refined, center, 1.5, spec.keep)
@@ -185,7 +185,7 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
 
 
 def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> list[Refined]:
-    """Every candidate refined on this level, best (lowest cost) first."""
+    """Every candidate refined on this level, best (lowest rank) first."""
 
     def one(candidate: Candidate | Refined) -> Refined:
         center = center_in_isocenter(candidate.pose, task.point_lps_mm)
@@ -194,7 +194,7 @@ def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> li
 
     with ThreadPoolExecutor(max(1, task.options.threads)) as threads:
         refined = list(threads.map(one, pool))
-    return sorted(refined, key=lambda r: r.evaluation.cost)
+    return sorted(refined, key=lambda r: r.evaluation.rank)
 
 
 def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, targets: dict[str, np.ndarray] | None) -> dict:

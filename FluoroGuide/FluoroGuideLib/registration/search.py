@@ -69,7 +69,11 @@ class ShiftMaps:
         return FixedView(image, mask, self.view, self.fixed.radius, self.fixed.kernels)
 
     def correlation(self, pose: np.ndarray) -> np.ndarray:
-        """Masked correlation (2 margin + 1, 2 margin + 1); index (row, column) = margin means no shift."""
+        """Masked correlation (2 margin + 1, 2 margin + 1); index (row, column) = margin means no shift.
+
+        Scaled by the root of the overlap: its square is the part of the *whole* X-ray's variance that is explained, so
+        that a shift that explains few pixels well does not beat one that explains all of them.
+        """
         moving = self._moving(pose)
         g, m = moving.fixed, (moving.weight > 0).astype(np.float32)
         fm, fg, fgg = (self.fft.rfft2(x, self.shape) for x in (m, g * m, g * g * m))
@@ -78,7 +82,8 @@ class ShiftMaps:
         n, sg, sgg, sf, sff, sfg = (self.fft.irfft2(x, self.shape)[:k, :k] for x in (fm * tm, fg * tm, fgg * tm, fm * tf, fm * tff, fg * tf))
         n = np.maximum(n, 1e-3)
         spread = np.maximum(sgg - sg * sg / n, 1e-3) * np.maximum(sff - sf * sf / n, 1e-3)
-        return np.where(n > MIN_OVERLAP * self.count, (sfg - sg * sf / n) / np.sqrt(spread), -1.0)
+        overlap = np.sqrt(np.minimum(n / self.count, 1.0))
+        return np.where(n > MIN_OVERLAP * self.count, overlap * (sfg - sg * sf / n) / np.sqrt(spread), -1.0)
 
 
 def _peaks(correlation: np.ndarray, number: int) -> list[tuple[int, int]]:

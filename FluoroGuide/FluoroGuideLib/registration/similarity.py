@@ -28,7 +28,10 @@ class Evaluation:
     Attributes
     ----------
     cost
-        Mean Cauchy cost of the residuals over all views.
+        Mean Cauchy cost of the residuals over all views' pixels that the volume can explain.
+    rank
+        The same over *all* pixels of the X-rays: one that the volume cannot explain (its ray leaves a truncated scan)
+        costs as much as predicting nothing. Poses that explain different pixels are compared by it.
     hessian, gradient
         6x6 and (6,) for (rx, ry, rz in rad, tx, ty, tz in mm); None when not asked for.
     similarity
@@ -36,6 +39,7 @@ class Evaluation:
     """
 
     cost: float
+    rank: float
     hessian: np.ndarray | None
     gradient: np.ndarray | None
     similarity: tuple[float, ...]
@@ -81,6 +85,7 @@ class FixedView:
         self.pixels = np.ascontiguousarray(pixels, np.float32)
         self.full_mask = _eroded(mask)
         self.distances = pixel_distances(view)
+        self.lost_votes = self.lost_cost = 0.0
         self.set_mask(self.full_mask)
 
     def set_mask(self, mask: np.ndarray, weight: np.ndarray | None = None) -> None:
@@ -95,10 +100,13 @@ class FixedView:
         self.weight = (votes if weight is None else votes * weight).astype(np.float32)
         self.fixed = self.normalize(self.pixels)[0]
 
-    def without(self, mask: np.ndarray) -> FixedView:
+    def without(self, mask: np.ndarray, cauchy2: float) -> FixedView:
         """A copy that also leaves out the pixels where ``mask`` (bool) is True; cheap, shares the pixels."""
         other = copy.copy(self)
         other.set_mask(self.mask.astype(bool) & ~mask)
+        lost = np.where(other.weight > 0, 0, self.weight)
+        other.lost_votes = self.lost_votes + float(lost.sum())
+        other.lost_cost = self.lost_cost + float((lost * cauchy2 * np.log1p(self.fixed**2 / cauchy2)).sum())
         return other
 
     def normalize(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +149,7 @@ class Level:
         if beyond is None:
             return self
         other = copy.copy(self)
-        other.views = [v.without(beyond.project(v.view, pose, None, v.distances) > 0) for v in self.views]
+        other.views = [v.without(beyond.project(v.view, pose, None, v.distances) > 0, self.cauchy2) for v in self.views]
         return other
 
     def coverage(self, of: Level) -> float:
@@ -162,7 +170,11 @@ class Level:
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
         total = max(sums[4], 1e-9)
         cost = sums[0] / total if sums[4] > 0 else np.inf
-        return Evaluation(cost, hessian / total if derivatives else None, gradient / total if derivatives else None, tuple(similarity))
+        lost_cost, lost_votes = (sum(getattr(v, name) for v in self.views) for name in ("lost_cost", "lost_votes"))
+        rank = (sums[0] + lost_cost) / max(sums[4] + lost_votes, 1e-9) if sums[4] > 0 else np.inf
+        if not derivatives:
+            return Evaluation(cost, rank, None, None, tuple(similarity))
+        return Evaluation(cost, rank, hessian / total, gradient / total, tuple(similarity))
 
     def _add_equations(
         self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray, hessian: np.ndarray, gradient: np.ndarray, sums: np.ndarray,

@@ -35,7 +35,14 @@ def unknown_beyond(image: object, spacing_mm: float = 6.0) -> object | None:
     """
     import SimpleITK as sitk
 
-    small = resampled(image, spacing_mm)
+    # nearest neighbours on a grid whose first and last samples are the scan's own border voxels: smoothing would let a
+    # body that ends just inside the scan look cut off
+    old, count = np.asarray(image.GetSpacing()), np.asarray(image.GetSize())
+    size = np.maximum(2, np.ceil((count - 1) * old / spacing_mm).astype(int) + 1)
+    small = sitk.Resample(
+        image, [int(n) for n in size], sitk.Transform(), sitk.sitkNearestNeighbor, image.GetOrigin(),
+        ((count - 1) * old / (size - 1)).tolist(), image.GetDirection(), 0.0, sitk.sitkFloat32,
+    )
     body = sitk.GetArrayFromImage(small) > BODY_PER_MM
     faces = [(axis, side) for axis in range(3) for side in (0, -1) if np.take(body, side, axis).mean() > 0.02]
     if not faces:

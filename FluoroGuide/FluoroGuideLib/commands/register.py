@@ -1,0 +1,88 @@
+"""``fluoroguide register``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from . import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options."""
+    parser.add_argument("--volume", required=True, metavar="V", help="CT or CBCT: a file that SimpleITK reads, or a DICOM folder")
+    common.add_xrays(parser)
+    parser.add_argument("--initial", type=Path, metavar="TFM", help="rough pose, volume to isocentre (LPS, mm)")
+    parser.add_argument("--targets", type=Path, metavar="JSON", help="targets.json or plan.json: where the error is predicted")
+    parser.add_argument("--plan", type=Path, metavar="JSON", help="plan to draw on the overlays; its targets are used when --targets is not given")
+    parser.add_argument("--no-search", action="store_true", help="only refine the initial pose")
+    parser.add_argument("--threads", type=int, default=2)
+    common.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Register, write ``pose.tfm``, ``result.json`` and one overlay per view."""
+    from ..geometry.rigid import write_tfm
+    from ..planning.plan import Plan, read_plan, read_targets
+    from ..registration.register import Options, register, warm_up
+
+    initial = common.read_pose(arguments.initial)
+    plan = read_plan(arguments.plan) if arguments.plan else None
+    targets = read_targets(arguments.targets) if arguments.targets else []
+    plan = plan or (Plan("registration", tuple(targets)) if targets else None)
+    points = {t.name: t.position_lps_mm for t in targets} or (plan.target_points() if plan else None)
+    images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
+    volume = common.read_attenuation(arguments.volume)
+    output = common.output_folder(arguments.output)
+    warm_up()
+    options = Options(search=not arguments.no_search, threads=arguments.threads)
+    registration = register(volume, images, initial, targets=points, options=options, progress=common.Bar())
+    result = registration.to_dict(points)
+    result["xrays"] = [Path(p).name for p in arguments.xray]
+    result["assumptions"] = [a for image in images for a in image.assumptions]
+    write_tfm(output / "pose.tfm", registration.pose)
+    common.write_json(output / "result.json", result)
+    result["overlays"] = draw_overlays(volume, images, registration, plan, output)
+    common.show(arguments, result, describe(registration, result, output))
+    return 1 if registration.verdict == "fail" else 0
+
+
+def draw_overlays(volume: object, images: list, registration: object, plan: object, output: Path) -> list[str]:
+    """``overlay_A.png``, ...: DRR edges, targets with error ellipses and the plan on each X-ray."""
+    from ..guidance.overlay import draw_overlay_png, plan_overlay
+    from ..planning.plan import Plan
+    from ..registration.register import MovingVolume
+
+    names = []
+    projector = MovingVolume(volume).projector(1.0)
+    for letter, image in zip("ABCDEFGH", images, strict=False):
+        shapes = plan_overlay(image.view, registration.pose, plan or Plan("registration"), registration)
+        path = output / f"overlay_{letter}.png"
+        draw_overlay_png(image, shapes, path, drr_edges=edges(projector.project(image.view, registration.pose), image.mask))
+        names.append(path.name)
+    return names
+
+
+def edges(drr: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Bool (rows, columns): the strongest edges of a DRR, thinned by Canny."""
+    import SimpleITK as sitk
+
+    gradient = sitk.GetArrayFromImage(sitk.GradientMagnitudeRecursiveGaussian(sitk.GetImageFromArray(drr), 2.0))
+    strong = float(np.percentile(gradient[mask], 94)) if mask.any() else 1.0
+    canny = sitk.CannyEdgeDetection(sitk.GetImageFromArray(drr), 0.4 * strong, strong, [4.0, 4.0])
+    return (sitk.GetArrayFromImage(canny) > 0) & mask
+
+
+def describe(registration: object, result: dict, output: Path) -> str:
+    """The result in words."""
+    lines = [f"Verdict: {registration.verdict}" + "".join(f"\n  - {r}" for r in registration.reasons)]
+    lines.append("Similarity per view: " + ", ".join(f"{s:.2f}" for s in registration.similarity))
+    for target in result["targets"]:
+        if len(registration.views) == 1:
+            lines.append(f"{target['name']}: in-plane error below {target['in_plane_mm'][0]:.1f} mm; depth unknown +- {target['depth_mm'][0]:.1f} mm (95 %)")
+        else:
+            lines.append(f"{target['name']}: predicted error below {target['predicted_error_mm']:.1f} mm (95 %)")
+    lines.append(f"{registration.seconds:.1f} s, {registration.projections_rendered} projections. Results in {output}")
+    return "\n".join(lines)
