@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse: --help is 0, wrong arguments are 2
         return int(stop.code or 0)
     except OSError as error:
-        print(f"fluoroguide: A file could not be read or written ({error.filename or error.strerror}). {error.strerror or 'Check the path'}.", file=sys.stderr)
+        reason = error.strerror or "Check the path"
+        print(f"fluoroguide: A file could not be read or written ({error.filename or reason}). {reason}.", file=sys.stderr)
         return 2
 
 

@@ -81,7 +81,8 @@ def describe(registration: object, result: dict, output: Path) -> str:
     lines.append("Similarity per view: " + ", ".join(f"{s:.2f}" for s in registration.similarity))
     for target in result["targets"]:
         if len(registration.views) == 1:
-            lines.append(f"{target['name']}: in-plane error below {target['in_plane_mm'][0]:.1f} mm; depth unknown +- {target['depth_mm'][0]:.1f} mm (95 %)")
+            across, depth = target["in_plane_mm"][0], target["depth_mm"][0]
+            lines.append(f"{target['name']}: in-plane error below {across:.1f} mm; depth unknown +- {depth:.1f} mm (95 %)")
         else:
             lines.append(f"{target['name']}: predicted error below {target['predicted_error_mm']:.1f} mm (95 %)")
     lines.append(f"{registration.seconds:.1f} s, {registration.projections_rendered} projections. Results in {output}")
