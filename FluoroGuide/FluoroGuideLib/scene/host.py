@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +34,7 @@ window.SetOffScreenRendering(1); window.SetMultiSamples(0); window.SetSize(16, 1
 renderer = vtk.vtkRenderer(); renderer.SetBackground(1, 0, 0); window.AddRenderer(renderer)
 window.Render()
 grab = vtk.vtkWindowToImageFilter(); grab.SetInput(window); grab.ReadFrontBufferOff(); grab.Update()
-print("rendered", int(grab.GetOutput().GetScalarComponentAsDouble(8, 8, 0, 0)))
+print("rendered", int(grab.GetOutput().GetScalarComponentAsDouble(8, 8, 0, 0)), window.GetClassName())
 """
 _headless: Host | None = None
 
@@ -138,7 +140,10 @@ def _rendering_failure() -> str | None:
         run = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the trial picture did not end: {type(error).__name__}"
-    if run.returncode == 0 and "rendered 255" in run.stdout:
+    drawn = re.search(r"rendered 255 (vtk\w+RenderWindow)", run.stdout)
+    if run.returncode == 0 and drawn:
+        # Straight to the window class that worked: VTK would try X first at every picture, and complain.
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", drawn[1])
         return None
     lines = [line for line in run.stderr.splitlines() if line.strip()]
     return f"exit code {run.returncode}" + (f": {lines[-1].strip()}" if lines else "")

@@ -100,6 +100,7 @@ def bone_surface(image: Any, threshold_hu: float = BONE_HU, step_mm: float = 1.5
     surface.SetInputData(holder.GetImageData())
     surface.SetValue(0, threshold_hu)
     surface.ComputeNormalsOff()
+    surface.ComputeScalarsOff()  # else Slicer colours the surface by its threshold
     matrix = vtk.vtkMatrix4x4()
     holder.GetIJKToRASMatrix(matrix)
     to_ras = vtk.vtkTransform()

@@ -18,6 +18,8 @@ from .xray_view import pixels_to_ras, slice_nodes, view_name
 
 STALE_RGBA = (150, 150, 150, 255)
 """Stale overlays turn grey: opacity would still look alive (SLICER_FACTS 3.1)."""
+TOP_MARGIN = 0.03
+"""Part of the image's height kept free of label points at the top."""
 
 
 def _runs(pixels: np.ndarray) -> list[np.ndarray]:
@@ -35,21 +37,59 @@ def _label_pixel(pixels: np.ndarray) -> np.ndarray | None:
     return good[0] if len(good) else None
 
 
+class _Colors:
+    """The overlay's colour table, shared by all views: each RGBA asked for gets an entry, entry 0 is stale grey.
+
+    Colours written directly into the cells would do as well, but then VTK reports "Bad table range" at every update.
+    """
+
+    SIZE = 256
+
+    def __init__(self, host: Host) -> None:
+        self.node = obtain(host, "vtkMRMLColorTableNode", "overlay-colors", "FluoroGuide overlay colors")
+        if self.node.GetNumberOfColors() != self.SIZE:
+            self.node.SetTypeToUser()
+            self.node.SetNumberOfColors(self.SIZE)
+            for i in range(self.SIZE):
+                self._set(i, f"free-{i}", STALE_RGBA)
+            self._set(0, self._name(STALE_RGBA), STALE_RGBA)
+        names = [self.node.GetColorName(i) for i in range(self.SIZE)]
+        self._indices = {name: i for i, name in enumerate(names) if not name.startswith("free-")}
+
+    @staticmethod
+    def _name(rgba: tuple[int, ...]) -> str:
+        return "rgba-" + "-".join(str(int(c)) for c in rgba)
+
+    def _set(self, index: int, name: str, rgba: tuple[int, ...]) -> None:
+        self.node.SetColor(index, name, *(c / 255 for c in rgba))
+
+    def index(self, rgba: tuple[int, ...]) -> int:
+        """The entry of a colour; grey once the table is full (255 different colours)."""
+        name = self._name(rgba)
+        if name not in self._indices:
+            taken = set(self._indices.values())
+            free = next((i for i in range(self.SIZE) if i not in taken), None)
+            if free is None:
+                return 0
+            self._set(free, name, rgba)
+            self._indices[name] = free
+        return self._indices[name]
+
+
 class _Lines:
     """One model node: polylines of one width, a colour per line."""
 
-    def __init__(self, host: Host, name: str, index: int, width: int, slice_id: str) -> None:
+    def __init__(self, host: Host, name: str, index: int, width: int, slice_id: str, colors: _Colors) -> None:
         import vtk
 
         self._points, self._cells = vtk.vtkPoints(), vtk.vtkCellArray()
         self._points.SetDataType(vtk.VTK_DOUBLE)
-        self._rgba = vtk.vtkUnsignedCharArray()
-        self._rgba.SetName("rgba")
-        self._rgba.SetNumberOfComponents(4)
+        self._color = vtk.vtkUnsignedCharArray()
+        self._color.SetName("color")
         self._poly_data = vtk.vtkPolyData()
         self._poly_data.SetPoints(self._points)
         self._poly_data.SetLines(self._cells)
-        self._poly_data.GetCellData().AddArray(self._rgba)
+        self._poly_data.GetCellData().AddArray(self._color)
         self._shape: tuple[int, ...] = ()
         self.node = obtain(host, "vtkMRMLModelNode", "overlay", f"{name} overlay {width}", f"{index}/{width}")
         self.node.SetAndObservePolyData(self._poly_data)
@@ -60,18 +100,20 @@ class _Lines:
         display.SetVisibility2D(True)
         display.SetSliceDisplayMode(display.SliceDisplayProjection)
         display.SetSliceIntersectionThickness(width)
-        display.SetActiveScalar("rgba", vtk.vtkAssignAttribute.CELL_DATA)
-        display.SetScalarRangeFlag(display.UseDirectMapping)
+        display.SetAndObserveColorNodeID(colors.node.GetID())
+        display.SetActiveScalar("color", vtk.vtkAssignAttribute.CELL_DATA)
+        display.SetScalarRangeFlag(display.UseManualScalarRange)
+        display.SetScalarRange(0, _Colors.SIZE - 1)
         display.SetScalarVisibility(True)
 
-    def update(self, lines_ras: list[np.ndarray], rgba: np.ndarray) -> None:
-        """New polylines (N, 3) and their colours (lines, 4) 0-255."""
+    def update(self, lines_ras: list[np.ndarray], colors: list[int]) -> None:
+        """New polylines (N, 3) and the entry of each in the colour table."""
         from vtk.util.numpy_support import vtk_to_numpy
 
         shape = tuple(map(len, lines_ras))
         if shape != self._shape:
             self._points.SetNumberOfPoints(sum(shape))
-            self._rgba.SetNumberOfTuples(len(shape))
+            self._color.SetNumberOfTuples(len(shape))
             self._cells.Reset()
             first = 0
             for count in shape:
@@ -83,10 +125,10 @@ class _Lines:
             self._shape = shape
         if shape:
             vtk_to_numpy(self._points.GetData())[:] = np.vstack(lines_ras)
-            vtk_to_numpy(self._rgba)[:] = rgba
+            vtk_to_numpy(self._color)[:] = colors
         self._points.GetData().Modified()
         self._points.Modified()
-        self._rgba.Modified()
+        self._color.Modified()
         self._poly_data.Modified()
 
 
@@ -107,6 +149,7 @@ class XrayOverlay:
         self._lines: dict[int, _Lines] = {}
         self._shapes: list[Any] = []
         self.stale = False
+        self._colors = _Colors(host)
         self.labels = self._make_labels()
         # line models of an earlier overlay of this view (another session's, loaded) would never be updated again
         remove(host, "overlay", lambda key: not key.startswith(f"{index}/"))
@@ -148,9 +191,8 @@ class XrayOverlay:
             groups.setdefault(width, []).extend((run, tuple(shape.color)) for run in _runs(shape.pixels))
         for width, lines in groups.items():
             if width not in self._lines:
-                self._lines[width] = _Lines(self.host, view_name(self.index), self.index, width, self._slice_id)
-            colors = [STALE_RGBA if self.stale else color for _, color in lines]
-            self._lines[width].update(self._ras([run for run, _ in lines]), np.array(colors, np.uint8).reshape(-1, 4))
+                self._lines[width] = _Lines(self.host, view_name(self.index), self.index, width, self._slice_id, self._colors)
+            self._lines[width].update(self._ras([run for run, _ in lines]), [0 if self.stale else self._colors.index(color) for _, color in lines])
         self._update_labels()
 
     def set_stale(self, stale: bool) -> None:
@@ -176,7 +218,9 @@ class XrayOverlay:
         import slicer
 
         places = [(_label_pixel(s.pixels), s.text) for s in self._shapes if s.text]
-        places = [(pixel, text) for pixel, text in places if pixel is not None]
+        # Slicer writes a label above its point: points at the upper border move down so that their text is not cut.
+        highest = TOP_MARGIN * self.view.rows
+        places = [((pixel[0], max(pixel[1], highest)), text) for pixel, text in places if pixel is not None]
         points = pixels_to_ras(self.view, np.array([p for p, _ in places])) if places else np.empty((0, 3))
         node, grey = self.labels, 0.6 if self.stale else 1.0
         with slicer.util.NodeModify(node):

@@ -80,6 +80,8 @@ def set_markups(node: Any, points_lps_mm: np.ndarray, labels: list[str], color: 
     display.SetColor(*color)
     display.SetSelectedColor(*color)
     display.SetTextScale(2.5)
+    display.SetCurveLineSizeMode(display.UseLineDiameter)
+    display.SetLineDiameter(1.3)
     display.SetPropertiesLabelVisibility(False)  # no "L4/5 planned: 83mm" over the anatomy
 
 
