@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.guidance.deviation import Deviation, deviation, direction_text, probability_in_ball
 from FluoroGuideLib.planning.plan import Trajectory

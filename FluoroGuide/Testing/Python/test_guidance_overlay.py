@@ -6,10 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.guidance.overlay import (
-    GREY, ORANGE, ROLE_COLORS, SKY_BLUE, axis_letters, clip_segment, draw_overlay_png, error_ellipse, orientation_shapes, plan_overlay,
+    GREY,
+    ORANGE,
+    ROLE_COLORS,
+    SKY_BLUE,
+    axis_letters,
+    clip_segment,
+    draw_overlay_png,
+    error_ellipse,
+    orientation_shapes,
+    plan_overlay,
 )
 from FluoroGuideLib.guidance.triangulation import NeedlePose
 from FluoroGuideLib.imaging.xray import XrayImage
@@ -24,7 +34,8 @@ def view(primary: float = 0.0, secondary: float = 0.0) -> CArmView:
 
 
 def a_registration(verdict: str = "pass") -> Registration:
-    return Registration(np.eye(4), verdict, ("too far off",) if verdict == "fail" else (), (0.9,), np.diag([0, 0, 0, 1.0, 4, 9]), np.zeros(3), (view(),))
+    reasons = ("too far off",) if verdict == "fail" else ()
+    return Registration(np.eye(4), verdict, reasons, (0.9,), np.diag([0, 0, 0, 1.0, 4, 9]), np.zeros(3), (view(),))
 
 
 def by_role(shapes: list, role: str) -> list:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.geometry.rigid import apply, motion
@@ -136,4 +137,5 @@ def test_needle_in_the_volume() -> None:
     assert found.frame == "volume"
     # A pure translation error adds its variances, whatever the frame: the trace grows by 0.35.
     assert np.trace(found.tip_covariance_mm2) == pytest.approx(np.trace(needle.tip_covariance_mm2) + 0.35)
-    np.testing.assert_allclose(pose[:3, :3] @ found.tip_covariance_mm2 @ pose[:3, :3].T, needle.tip_covariance_mm2 + np.diag([0.09, 0.25, 0.01]), atol=1e-12)
+    turned_back = pose[:3, :3] @ found.tip_covariance_mm2 @ pose[:3, :3].T
+    np.testing.assert_allclose(turned_back, needle.tip_covariance_mm2 + np.diag([0.09, 0.25, 0.01]), atol=1e-12)

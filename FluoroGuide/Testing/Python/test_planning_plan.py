@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.planning.plan import Plan, RequiredView, Target, Trajectory, check_plan_against_volume, read_plan, read_targets, write_plan
 
@@ -49,7 +50,7 @@ def test_file_keeps_every_number_and_unknown_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"trajectories": [{"name": "a", "entry_lps_mm": [1, 2, 3], "target_lps_mm": [1, 2, 3]}]}, "Entry and target of trajectory 'a' are the same point"),
+        ({"trajectories": [{"name": "a", "entry_lps_mm": [1, 2, 3], "target_lps_mm": [1, 2, 3]}]}, "trajectory 'a' are the same point"),
         ({"targets": [{"name": "t", "position_lps_mm": [1, float("nan"), 3]}]}, "position of target 't' is not three finite numbers"),
         ({"targets": [{"name": "t", "position_lps_mm": [1, 2]}]}, "is not three finite numbers"),
         ({"targets": [{"position_lps_mm": [1, 2, 3]}]}, "The target lacks the key 'name'"),
@@ -84,7 +85,8 @@ def test_files_that_are_no_plan(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello", encoding="utf-8")
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
-    for name, sentence in (("none.json", "does not exist"), ("text.json", "is not JSON"), ("binary.json", "is not a text file"), ("list.json", "JSON object")):
+    sentences = {"none.json": "does not exist", "text.json": "is not JSON", "binary.json": "is not a text file", "list.json": "JSON object"}
+    for name, sentence in sentences.items():
         with pytest.raises(FluoroGuideError, match=sentence):
             read_plan(tmp_path / name)
     with pytest.raises(FluoroGuideError, match="cannot be written"):
