@@ -129,12 +129,45 @@ def _read_series(folder: Path) -> tuple[sitk.Image, str]:
     note = f"the folder holds {len(series)} series; the largest, of {len(files)} files, was read" if len(series) > 1 else ""
     if len(files) == 1:
         return _read_file(Path(files[0])), note
+    _check_slices(files, folder.name)
     reader.SetFileNames(files)
+    # ITK prints a warning for deviations of micrometres; real gaps were refused above.
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return reader.Execute(), note
     except (RuntimeError, MemoryError):
         hint = "Check that its slices have one size and none is missing"
         raise FluoroGuideError("The DICOM series cannot be read as one volume", folder.name, hint) from None
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _check_slices(files: tuple[str, ...], name: str) -> None:
+    """Raise when the slices of a series are not evenly spaced along one line across the slices.
+
+    SimpleITK would silently take the first distance for all, or ignore a gantry tilt.
+    """
+    import pydicom
+
+    try:
+        headers = [pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["ImagePositionPatient", "ImageOrientationPatient"]) for f in files]
+        positions = np.array([[float(v) for v in h.ImagePositionPatient] for h in headers])
+        row, column = np.array([float(v) for v in headers[0].ImageOrientationPatient]).reshape(2, 3)
+    except Exception:  # slices without positions: pydicom raises many kinds, and the answer is the same
+        hint = "Export it as CT, CBCT or MR slices, or convert it to NIfTI"
+        raise FluoroGuideError("The slices of the DICOM series have no positions", name, hint) from None
+    steps = np.diff(positions, axis=0)
+    along = steps @ np.cross(row, column)
+    typical = float(np.median(np.abs(along)))
+    uneven = int((np.abs(np.abs(along) - typical) > 0.1 * typical + 0.01).sum())
+    if typical <= 0 or uneven:
+        count = f"{name}, {uneven or len(along)} of {len(along)} gaps"
+        raise FluoroGuideError("The slices of the DICOM series are not evenly spaced", count, "Export it completely, one acquisition per series")
+    sideways = float(np.linalg.norm(steps - along[:, None] * np.cross(row, column), axis=1).max())
+    if sideways > 0.02 * typical + 0.02:
+        shift = f"{name}, {sideways:.2f} mm per slice"
+        raise FluoroGuideError("The DICOM slices are shifted against each other (gantry tilt)", shift, "Resample it to a straight volume")
 
 
 def check_volume(image: sitk.Image, name: str) -> None:

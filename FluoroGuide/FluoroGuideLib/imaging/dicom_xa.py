@@ -74,16 +74,13 @@ class XrayRun:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """Sentences on what was derived or taken for granted, and on contradictions."""
-        derived = [f"{q.label}: {q.note}" for q in self.quantities if q.origin == "derived" and q.value is not None and q.needed]
         plain = []
         if "projection_matrix" not in self.card:
-            if self.value("principal_point_px") is None:
-                plain.append("principal point: the image centre")
-            if self.value("angle_reference") == "patient" and "angle_reference" not in self.card:
-                plain.append("positioner angles: relative to the patient, as classic XA objects define them")
+            told = [q for q in self.quantities if q.origin == "derived" and (q.needed or q.name in ("angle_reference", "principal_point_px"))]
+            plain += [f"{q.label}: {q.note}" for q in told if q.note != "no angles"]
         if self.orientation != Orientation():
             plain.append(f"picture turned upright: undone flip {self.orientation.flip}, then {self.orientation.rotation_deg} deg counter-clockwise")
-        return tuple(derived + plain + list(self.warnings))
+        return tuple(plain + list(self.warnings))
 
     def view(self, frame: int = 0) -> CArmView:
         """The C-arm geometry of a frame.
@@ -174,10 +171,12 @@ def _assemble(dataset: object, frames: np.ndarray, mask: np.ndarray, card: dict,
     orientation = Orientation() if "projection_matrix" in card else Orientation(values["image_rotation_deg"], values["horizontal_flip"])
     angles, half_turn = _patient_angles(values, len(frames))
     orientation = orientation.turned_half() if half_turn else orientation
-    warning = orientation_warning(dataset, *angles[0], orientation) if angles else ""
+    warnings = [orientation_warning(dataset, *angles[0], orientation) if angles else ""]
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        warnings.append("an enhanced object: geometry in its functional groups is not read, give what is missing in a geometry.json")
     return XrayRun(
         orientation.upright(frames), orientation.upright(mask), tuple(quantities), card, source, orientation, angles, facts,
-        (warning,) if warning else (),
+        tuple(w for w in warnings if w),
     )
 
 
@@ -198,9 +197,7 @@ def read_header(path: str | Path) -> object:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         modality = text(dataset, "Modality")
         shape = [int(v) for k in ("Rows", "Columns") for v in numbers(dataset, k)[:1]]
-    except Exception as error:  # pydicom raises many kinds for damaged files; all mean the same to the user
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
+    except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user
         raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
     if len(shape) != 2 or min(shape) < 1:
         raise FluoroGuideError("The DICOM object holds no picture", f"{path.name}, {modality or 'no modality'}", "Give an XA or RF image")

@@ -52,8 +52,11 @@ def is_dicom(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         return True
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise FluoroGuideError("The X-ray file cannot be read", f"{path.name}: {error.strerror}", "Check its permissions") from None
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -169,8 +169,9 @@ def _shutter(dataset, shutter: tuple[int, int, int, int]) -> None:
 def _pixels(dataset, frames: np.ndarray, photometric: str, relationship: str, frame_time_ms: float | None, bits_stored: int | None) -> None:
     allocated = 8 * frames.itemsize
     stored = bits_stored or allocated
-    if not 1 <= stored <= allocated or int(frames.max()) >= 2**stored:
-        raise FluoroGuideError("The frames do not fit the bits stored", f"{stored} bits, maximum {frames.max()}", "Give bits_stored up to 16")
+    # PS3.3 C.8.7.1.1: XA stores 8, 10, 12 or 16 bits.
+    if stored not in ((8,) if allocated == 8 else (10, 12, 16)) or int(frames.max()) >= 2**stored:
+        raise FluoroGuideError("The frames do not fit the bits stored", f"{stored} bits, maximum {frames.max()}", "Use 8, 10, 12 or 16 bits")
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
     dataset.Rows, dataset.Columns = frames.shape[1:]
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = allocated, stored, stored - 1, 0
