@@ -21,7 +21,7 @@ from .dose_model import DoseSummary
 from .placement import Placement
 from .summary import summary_text
 
-__all__ = ["ProcedureRecord", "summary_text", "utc_now"]
+__all__ = ["ProcedureRecord", "read_record", "summary_text", "utc_now", "write_record"]
 
 RECORD_FORMAT = "fluoroguide-record"
 SCHEMA_VERSION = 0
@@ -158,17 +158,18 @@ class ProcedureRecord:
         known = {*KEYS, "format", "schema_version", "notice"}
         return cls(**values, extra={k: v for k, v in data.items() if k not in known})
 
-    def write(self, path: str | Path) -> None:
-        """Write ``record.json``; the old file stays until the new one is complete on disk."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def read(cls, path: str | Path) -> ProcedureRecord:
-        """Read ``record.json``; raises :class:`FluoroGuideError` in one sentence for anything that is none."""
-        return cls.from_dict(read_json(path, "record"))
-
 
 KEYS = (
     "procedure", "laterality", "level", "plan", "patient_key", "views", "registrations", "placements", "dose", "timeline", "notes",
     "record_id", "created_utc", "software",
 )
+
+
+def write_record(path: str | Path, record: ProcedureRecord) -> None:
+    """Write ``record.json``; the old file stays until the new one is complete on disk."""
+    write_json(path, record.to_dict())
+
+
+def read_record(path: str | Path) -> ProcedureRecord:
+    """Read ``record.json``; raises :class:`FluoroGuideError` in one sentence for anything that is none."""
+    return ProcedureRecord.from_dict(read_json(path, "record"))

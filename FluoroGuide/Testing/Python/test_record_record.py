@@ -15,7 +15,7 @@ from FluoroGuideLib.guidance.triangulation import NeedlePose
 from FluoroGuideLib.planning.plan import Plan, Target, Trajectory
 from FluoroGuideLib.record.dose_model import DoseEvent, DoseSummary
 from FluoroGuideLib.record.placement import Placement, placement_of
-from FluoroGuideLib.record.record import ProcedureRecord, summary_text
+from FluoroGuideLib.record.record import ProcedureRecord, read_record, summary_text, write_record
 from FluoroGuideLib.registration.result import Registration
 
 SCHEMA = Path(__file__).resolve().parents[2] / "Resources" / "procedure_record.schema.json"
@@ -46,10 +46,10 @@ def a_record() -> ProcedureRecord:
 
 def test_round_trip_through_a_file_keeps_everything(tmp_path: Path) -> None:
     record = a_record()
-    record.write(tmp_path / "record.json")
+    write_record(tmp_path / "record.json", record)
     data = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert data == record.to_dict()
-    assert ProcedureRecord.read(tmp_path / "record.json").to_dict() == data
+    assert read_record(tmp_path / "record.json").to_dict() == data
     assert data["plan"]["outlines"]["joint line"][1][0] == 1 / 3
     assert data["registrations"][0]["history"] == [{"level": 0, "cost": 1.5, "worst": None}]
     data["complications"] = ["none"]  # of a later version
@@ -78,8 +78,8 @@ def test_timeline_goes_on_after_reading(tmp_path: Path) -> None:
     record = a_record()
     assert [e["event"] for e in record.timeline] == ["started", "view", "registration", "placement", "dose"]
     record.timeline[-1]["seconds"] = 500.0
-    record.write(tmp_path / "r.json")
-    again = ProcedureRecord.read(tmp_path / "r.json")
+    write_record(tmp_path / "r.json", record)
+    again = read_record(tmp_path / "r.json")
     again.log("resumed")
     assert again.timeline[-1]["seconds"] >= 500.0
     assert again.timeline[-1]["utc"].endswith("Z")
