@@ -3,7 +3,7 @@
 In Slicer a timer calls :meth:`EngineClient.poll` (10-30 ms) and looks at its jobs; nothing there blocks::
 
     engine = EngineClient()
-    engine.set_volume(volume); engine.warm_up()            # while the user plans
+    engine.warm_up(volume)                                 # while the user plans
     job = engine.submit(volume, images, targets=targets)   # returns at once
     engine.poll(); job.state, job.progress, job.text, job.result, job.error
 
@@ -86,10 +86,10 @@ class EngineClient:
         self._step()
         return job
 
-    def warm_up(self) -> Job:
-        """Start the worker and let it import and compile what a registration needs, before it is needed."""
+    def warm_up(self, volume: object = None, options: object = None) -> Job:
+        """Start the worker and let it import, compile and derive from the volume what a registration needs, before it is needed."""
         self._warm = True
-        return self.run("warm_up")
+        return self.run("warm_up", **({} if volume is None else {"volume": volume, "options": options}))
 
     def set_volume(self, volume: object) -> None:
         """Hand a volume to the worker ahead of its first use.  Its voxels must not be changed afterwards."""
@@ -162,7 +162,8 @@ class EngineClient:
         if job.state == "done":
             return job.result
         if late:
-            raise FluoroGuideError(f"The {job.task} task took longer than allowed", f"{timeout:g} s", "Allow more time or start nearer to the answer.")
+            what = f"The {job.task} task took longer than allowed"
+            raise FluoroGuideError(what, f"{timeout:g} s", "Allow more time or start nearer to the answer.")
         raise job.error
 
     # ---- state ----------------------------------------------------------------------------------------------------
@@ -257,10 +258,11 @@ class EngineClient:
             self._lose(error)
             return
         if gone:
+            ending = self._worker.how_it_ended()
             if self._ready:
-                self._lose(FluoroGuideError("The registration process stopped unexpectedly", self._worker.how_it_ended(), _AGAIN))
+                self._lose(FluoroGuideError("The registration process stopped unexpectedly", ending, _AGAIN))
             else:
-                self._fail_start(FluoroGuideError("The registration process could not start", self._worker.how_it_ended(), "See the log for the reason."))
+                self._fail_start(FluoroGuideError("The registration process could not start", ending, "See the log for the reason."))
 
     def _handle(self, message: Message) -> None:
         if message.kind == "hello":
@@ -299,7 +301,8 @@ class EngineClient:
         now, job = time.monotonic(), self._running
         if not self._ready:
             if now - self._worker.started > self._start_limit:
-                self._fail_start(FluoroGuideError("The registration process did not start in time", f"{self._start_limit:g} s", "Close other programs and try again."))
+                limit = f"{self._start_limit:g} s"
+                self._fail_start(FluoroGuideError("The registration process did not start in time", limit, "Close other programs and try again."))
             return
         if job is not None and job.cancel_requested and now - job._since > self._grace:
             self._lose(CancelledError())
@@ -317,8 +320,7 @@ class EngineClient:
             try:
                 self._worker.send("set_volume", id=number, volume=self._volumes[number])
             except FluoroGuideError as error:
-                wanting = [j for j in self._queue if VolumeReference(number) in [v for v in j.arguments.values() if isinstance(v, VolumeReference)]]
-                for job in wanting:
+                for job in [j for j in self._queue if number in _volumes_of(j)]:
                     self._queue.remove(job)
                     self._finish(job, "failed", error=error)
                 self._drop(number)
@@ -370,7 +372,7 @@ class EngineClient:
         number = next((n for n, v in self._volumes.items() if v is value), None) or self._new_id()
         self._volumes[number] = self._volumes.pop(number, value)  # the last one is the one used last
         jobs = [*self._queue, *([self._running] if self._running else [])]
-        used = {number} | {v.id for j in jobs for v in j.arguments.values() if isinstance(v, VolumeReference)}
+        used = {number}.union(*map(_volumes_of, jobs))
         for old in [n for n in self._volumes if n not in used][: max(0, len(self._volumes) - self._max_volumes)]:
             self._drop(old)
         return VolumeReference(number)
@@ -388,3 +390,7 @@ class EngineClient:
     def _must_be_open(self) -> None:
         if self._closed:
             raise FluoroGuideError("The engine was closed", None, "Make a new EngineClient.")
+
+
+def _volumes_of(job: Job) -> set[int]:
+    return {v.id for v in job.arguments.values() if isinstance(v, VolumeReference)}

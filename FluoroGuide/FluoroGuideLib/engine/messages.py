@@ -49,7 +49,8 @@ class ProtocolError(FluoroGuideError):
     """The stream between client and worker is broken."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("The registration process and its owner no longer understand each other", detail, "Try again; a new process starts by itself.")
+        sentence = "The registration process and its owner no longer understand each other"
+        super().__init__(sentence, detail, "Try again; a new process starts by itself.")
 
 
 @dataclass(frozen=True)

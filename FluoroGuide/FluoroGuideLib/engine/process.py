@@ -40,7 +40,8 @@ def interpreter(executable: str | None = None) -> str:
         for name in ("PythonSlicer", "PythonSlicer.exe"):
             if (folder / name).is_file():
                 return str(folder / name)
-    raise FluoroGuideError("No Python was found to run the registration in", path.name or "sys.executable is empty", "Start FluoroGuide from an installed 3D Slicer.")
+    shown = path.name or "sys.executable is empty"
+    raise FluoroGuideError("No Python was found to run the registration in", shown, "Start FluoroGuide from an installed 3D Slicer.")
 
 
 def default_threads() -> int:

@@ -21,6 +21,7 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import __version__
@@ -80,8 +81,8 @@ class Outbox:
 class Worker:
     """The command loop."""
 
-    def __init__(self, source: int, target: int, tasks: dict) -> None:
-        self._source, self._outbox, self._tasks = source, Outbox(target), tasks
+    def __init__(self, source: int, target: int, tasks: dict, forget: Callable[[object], None]) -> None:
+        self._source, self._outbox, self._tasks, self._forget = source, Outbox(target), tasks, forget
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._volumes: dict[int, object] = {}
@@ -136,7 +137,7 @@ class Worker:
         if message.kind == "set_volume":
             self._set_volume(message)
         elif message.kind == "drop_volume":
-            self._volumes.pop(message.peek("id"), None)
+            self._forget(self._volumes.pop(message.peek("id"), None))
         elif message.kind == "run":
             self._run(message)
         else:
@@ -169,7 +170,8 @@ class Worker:
         except FluoroGuideError as error:
             self._fail(job, "cancelled" if isinstance(error, CancelledError) else "error", error.what, error.value, error.next_step, "")
         except MemoryError as error:
-            self._fail(job, "error", "The computer has not enough free memory for this", None, "Close other programs or crop the volume.", describe(error))
+            what = "The computer has not enough free memory for this"
+            self._fail(job, "error", what, None, "Close other programs or crop the volume.", describe(error))
         except Exception as error:
             what = f"The {message.peek('task')} task stopped because of an error in the program"
             self._fail(job, "error", what, type(error).__name__, "Try again, and report the log if it happens again.", describe(error))
@@ -181,7 +183,8 @@ class Worker:
         task = message.peek("task")
         if task not in self._tasks:
             raise FluoroGuideError("The registration process does not know this task", task)
-        arguments = {k: self._volume(v) if isinstance(v, VolumeReference) else v for k, v in message.read(self._exchange)["arguments"].items()}
+        received = message.read(self._exchange)["arguments"]
+        arguments = {k: self._volume(v) if isinstance(v, VolumeReference) else v for k, v in received.items()}
 
         def progress(fraction: float, text: str = "") -> None:
             self._check(job)
@@ -238,13 +241,14 @@ def _take_over_stdio() -> tuple[int, int]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker on this process's stdin and stdout."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tasks", default=f"{_PACKAGE}.engine.tasks", help="module with a dictionary TASKS")
+    parser.add_argument("--tasks", default=f"{_PACKAGE}.engine.tasks", help="module with a dictionary TASKS and perhaps a function forget(volume)")
     options = parser.parse_args(arguments)
     source, target = _take_over_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the client's business
     with contextlib.suppress(OSError, ValueError, AttributeError):
         faulthandler.enable()
-    return Worker(source, target, importlib.import_module(options.tasks).TASKS).run()
+    tasks = importlib.import_module(options.tasks)
+    return Worker(source, target, tasks.TASKS, getattr(tasks, "forget", lambda volume: None)).run()
 
 
 if __name__ == "__main__":

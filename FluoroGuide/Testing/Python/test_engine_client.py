@@ -112,44 +112,91 @@ def test_result_is_that_of_the_call_in_this_process(volume, images, threaded):
     target = {"L1": np.array([10.0, -20.0, 30.0])}
     assert result.to_dict(target)["targets"] == direct.to_dict(target)["targets"]
     fractions = [f for f, _ in told]
-    assert len(told) > 5 and fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert len(told) > 5
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
     assert all(t == f"step {round(f * 20)}" for f, t in told[:-1])
 
 
 def test_jobs_run_in_order_and_poll_tells_their_ends(shared):
     jobs = [shared.run("echo", value=n) for n in range(5)]
     ended = []
-    until(shared, lambda: ended.extend(shared.poll()) or len(ended) == 5)
-    assert ended == jobs and [j.result for j in jobs] == list(range(5)) and shared.poll() == [] and not shared.busy
+    end = time.monotonic() + 20
+    while len(ended) < 5 and time.monotonic() < end:
+        ended += shared.poll()
+    assert ended == jobs
+    assert [j.result for j in jobs] == list(range(5))
+    assert shared.poll() == []
+    assert not shared.busy
 
 
 def test_poll_and_submit_never_block(shared):
     shared.wait(shared.run("echo", value=1))
-    slowest, value = 0.0, np.zeros(1 << 20, np.uint8)
+    seconds, value = [], np.zeros(1 << 20, np.uint8)
     job = shared.run("nap", seconds=0.4)
     shared.run("echo", value=value)
     while not job.finished:
         start = time.perf_counter()
         shared.poll()
-        slowest = max(slowest, time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
         time.sleep(0.005)
-    assert slowest < 0.05
+    assert len(seconds) > 10
+    assert sorted(seconds)[-3] < 0.02  # a busy machine may take the processor away from two of them
     until(shared, lambda: not shared.busy)
 
 
 def test_print_in_the_worker_does_not_break_the_protocol(shared):
     assert shared.wait(shared.run("chatter"), timeout=20) == "said"
-    assert "noise that must not reach the protocol" in shared.stderr_tail and len(shared.stderr_tail) < 100_000
+    assert "noise that must not reach the protocol" in shared.stderr_tail
+    assert len(shared.stderr_tail) < 100_000
     assert shared.wait(shared.run("echo", value="next")) == "next"
 
 
-def test_a_client_that_does_not_poll_does_not_hold_the_worker_up(shared):
-    """20000 progress messages of 300 bytes fill every pipe 90 times; unsent ones are replaced."""
+def test_a_client_that_does_not_poll_does_not_hold_the_worker_up(shared, monkeypatch):
+    """20000 progress messages of 300 bytes fill a pipe 90 times; of those that wait only the last is kept."""
+    received, original = [], shared._handle_job
+    monkeypatch.setattr(shared, "_handle_job", lambda message, job: (received.append(message.kind), original(message, job)))
     job = shared.run("many_steps")
     time.sleep(2.0)
     start = time.monotonic()
     until(shared, lambda: job.finished)
-    assert job.result == "counted" and time.monotonic() - start < 5.0
+    assert job.result == "counted"
+    assert time.monotonic() - start < 5.0
+    assert received[-1] == "done"
+    assert 1 < len(received) < 2000
+
+
+def test_real_registration_is_that_of_the_call_in_this_process():
+    """Two Gaussian-like blobs as volume, its own projections as X-rays: it is the transport that is tested here."""
+    sitk = pytest.importorskip("SimpleITK")
+    from FluoroGuideLib.anatomy.attenuation import AttenuationVolume
+    from FluoroGuideLib.geometry.carm import CArmView
+    from FluoroGuideLib.imaging.xray import XrayImage
+    from FluoroGuideLib.registration.register import LevelOptions, MovingVolume, Options, register
+
+    k, j, i = np.mgrid[:32, :32, :32] - 15.5
+    image = sitk.GetImageFromArray((0.02 * (i**2 + 2 * j**2 + k**2 < 150) + 0.02 * ((i - 4) ** 2 + (j + 2) ** 2 < 12)).astype(np.float32))
+    image.SetSpacing([4.0] * 3)
+    image.SetOrigin([-62.0] * 3)
+    blobs = AttenuationVolume(image, "CT", "blobs")
+    options = Options(levels=(LevelOptions(8.0, 3, 6, 2), LevelOptions(4.0, 3, 6, 1)), search=False, threads=1)
+    projector, xrays = MovingVolume(blobs).projector(4.0), []
+    for angle in (0.0, 80.0):
+        view = CArmView.from_angles(angle, 0, sid_mm=1000, sod_mm=700, rows=64, columns=64, pixel_spacing_mm=(4.0, 4.0))
+        pixels = projector.project(view, np.eye(4))
+        xrays.append(XrayImage(pixels, np.ones(pixels.shape, bool), view, "simulated"))
+    start = np.eye(4)
+    start[:3, 3] = 3.0, -2.0, 2.5
+    target = {"blob": np.array([1.0, 2.0, 3.0])}
+    direct = register(blobs, xrays, start, targets=target, options=options)
+    with EngineClient(threads=1) as engine:
+        engine.warm_up(blobs, options)
+        first = engine.register(blobs, xrays, start, targets=target, options=options, timeout=120)
+        second = engine.register(blobs, xrays, start, targets=target, options=options, timeout=120)  # the kept resolutions
+    for result in (first, second):
+        assert np.linalg.norm(result.pose[:3, 3]) < 0.5 < np.linalg.norm(start[:3, 3])
+        for name in ("pose", "verdict", "reasons", "similarity", "covariance", "center_mm", "projections_rendered"):
+            assert same(getattr(direct, name), getattr(result, name)), name
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
@@ -163,9 +210,14 @@ def test_bad_input_keeps_its_three_fields(shared):
 def test_unexpected_error_is_one_sentence_and_a_log_without_names(shared):
     job = shared.run("surprise")
     until(shared, lambda: job.finished)
-    assert job.state == "failed" and "KeyError" in str(job.error) and "Traceback" not in str(job.error)
-    assert "test_engine_fake_tasks.py" in job.log and "surprise" in job.log
-    assert "MEIER" not in job.log + str(job.error) and str(HERE) not in job.log and "DOE" not in job.log
+    assert job.state == "failed"
+    assert "KeyError" in str(job.error)
+    assert "Traceback" not in str(job.error)
+    assert "test_engine_fake_tasks.py" in job.log
+    assert "surprise" in job.log
+    assert "MEIER" not in job.log + str(job.error)
+    assert str(HERE) not in job.log
+    assert "DOE" not in job.log
 
 
 @pytest.mark.parametrize(("task", "arguments", "text"), [
@@ -182,7 +234,9 @@ def test_missing_module_and_wrong_version_fail_the_start(monkeypatch):
     with make(tasks="no_such_module_anywhere") as engine:
         jobs = [engine.run("echo", value=1), engine.run("echo", value=2)]
         until(engine, lambda: not engine.busy)
-        assert [j.state for j in jobs] == ["failed"] * 2 and "could not start" in str(jobs[1].error) and "no_such_module_anywhere" in jobs[0].log
+        assert [j.state for j in jobs] == ["failed"] * 2
+        assert "could not start" in str(jobs[1].error)
+        assert "no_such_module_anywhere" in jobs[0].log
     with make() as engine:
         monkeypatch.setattr("FluoroGuideLib.engine.process.__version__", "0.0.0")
         with pytest.raises(FluoroGuideError, match="another version"):
@@ -207,43 +261,56 @@ def test_environment_of_the_worker(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with make(threads=2) as engine:
         seen = engine.wait(engine.run("environment"))
-    assert seen["OMP_NUM_THREADS"] == seen["NUMBA_NUM_THREADS"] == "2" and seen["OPENBLAS_NUM_THREADS"] == "1"
-    assert seen["PYTHONSTARTUP"] == "" and seen["path0"] == str(LIBRARY) and seen["stdin"] == ""
+    assert seen["OMP_NUM_THREADS"] == seen["NUMBA_NUM_THREADS"] == "2"
+    assert seen["OPENBLAS_NUM_THREADS"] == "1"
+    assert seen["PYTHONSTARTUP"] == ""
+    assert seen["path0"] == str(LIBRARY)
+    assert seen["stdin"] == ""
 
 
 # ---- cancel -------------------------------------------------------------------------------------------------------
 def test_cancel_a_running_and_a_queued_job(shared):
-    running, queued = shared.run("nap", seconds=30), shared.run("echo", value=1)
-    until(shared, lambda: running.state == "running")
-    time.sleep(0.1)
-    pid, start = shared.worker_pid, time.monotonic()
-    shared.cancel(queued)
-    assert queued.state == "cancelled"
-    shared.cancel(running)
-    until(shared, lambda: running.finished)
-    assert time.monotonic() - start < 0.2 and running.state == "cancelled" and isinstance(running.error, CancelledError)
-    assert shared.wait(shared.run("echo", value=2)) == 2 and shared.worker_pid == pid
+    pid, took = shared.worker_pid, []
+    for _ in range(3):
+        running, queued = shared.run("nap", seconds=30), shared.run("echo", value=1)
+        until(shared, lambda job=running: job.state == "running")
+        time.sleep(0.1)
+        shared.cancel(queued)
+        assert queued.state == "cancelled"
+        start = time.monotonic()
+        shared.cancel(running)
+        until(shared, lambda job=running: job.finished)
+        took.append(time.monotonic() - start)
+        assert running.state == "cancelled"
+        assert isinstance(running.error, CancelledError)
+    assert min(took) < 0.2
+    assert max(took) < 1.0
+    assert shared.wait(shared.run("echo", value=2)) == 2
+    assert shared.worker_pid == pid  # not killed
 
 
 def test_worker_that_ignores_a_cancel_is_replaced_and_keeps_the_volume(volume):
     with make(cancel_grace_seconds=0.3) as engine:
         before = engine.wait(engine.run("volume_facts", volume=volume))
         job = engine.run("stubborn")
-        until(engine, lambda: job.state == "running")
+        until(engine, lambda: job.text)
         start = time.monotonic()
         engine.cancel(job)
         until(engine, lambda: job.finished)
-        assert job.state == "cancelled" and time.monotonic() - start < 0.8
+        assert job.state == "cancelled"
+        assert time.monotonic() - start < 0.8
         until(engine, lambda: engine.ready)  # a new one comes up unasked
         after = engine.wait(engine.run("volume_facts", volume=volume))
-        assert after[1:] == before[1:] == ["pelvis.nrrd", [40, 30, 20], {3: "L1"}] and after[0] != before[0] and engine.starts == 2
+        assert after[1:] == before[1:] == ["pelvis.nrrd", [40, 30, 20], {3: "L1"}]
+        assert after[0] != before[0]
+        assert engine.starts == 2
 
 
 def test_register_is_cancelled_by_its_callback_by_timeout_and_by_an_exception(volume, images):
     with make() as engine:
         with pytest.raises(CancelledError):
             engine.register(volume, images, options={"pause": 0.2}, cancelled=lambda: True)
-        with pytest.raises(FluoroGuideError, match="longer than allowed \\(0.3 s\\)"):
+        with pytest.raises(FluoroGuideError, match=r"longer than allowed \(0\.3 s\)"):
             engine.register(volume, images, options={"pause": 0.2}, timeout=0.3)
 
         def interrupt(fraction, text):
@@ -251,7 +318,8 @@ def test_register_is_cancelled_by_its_callback_by_timeout_and_by_an_exception(vo
 
         with pytest.raises(KeyboardInterrupt):
             engine.register(volume, images, options={"pause": 0.2}, progress=interrupt)
-        assert engine.wait(engine.run("echo", value=3)) == 3 and engine.starts == 1
+        assert engine.wait(engine.run("echo", value=3)) == 3
+        assert engine.starts == 1
 
 
 # ---- crash --------------------------------------------------------------------------------------------------------
@@ -262,8 +330,10 @@ def test_crash_fails_one_job_and_the_next_one_works(volume, threaded):
         engine.wait(engine.run("volume_facts", volume=volume))
         broken, after = engine.run("crash", code=9), engine.run("volume_facts", volume=volume)
         until(engine, lambda: after.finished)
-        assert broken.state == "failed" and "stopped unexpectedly (exit code 9)" in str(broken.error)
-        assert after.state == "done" and after.result[1] == "pelvis.nrrd"
+        assert broken.state == "failed"
+        assert "stopped unexpectedly (exit code 9)" in str(broken.error)
+        assert after.state == "done"
+        assert after.result[1] == "pelvis.nrrd"
         assert len(folders() - before) == len(storage_roots())  # those of the first worker are gone
     assert folders() == before
 
@@ -273,7 +343,10 @@ def test_segmentation_fault_is_named_and_located():
     with make() as engine:
         job = engine.run("segfault")
         until(engine, lambda: job.finished)
-    assert "signal SIGSEGV" in str(job.error) and "Segmentation fault" in job.log and "in segfault" in job.log and str(HERE) not in job.log
+    assert "signal SIGSEGV" in str(job.error)
+    assert "Segmentation fault" in job.log
+    assert "in segfault" in job.log
+    assert str(HERE) not in job.log
 
 
 @POSIX
@@ -283,8 +356,11 @@ def test_killed_worker():
         until(engine, lambda: job.state == "running")
         os.kill(engine.worker_pid, signal.SIGKILL)
         until(engine, lambda: job.finished)
-        assert job.state == "failed" and "signal SIGKILL" in str(job.error) and not engine.alive
-        assert engine.wait(engine.run("echo", value=4)) == 4 and engine.alive
+        assert job.state == "failed"
+        assert "signal SIGKILL" in str(job.error)
+        assert not engine.alive
+        assert engine.wait(engine.run("echo", value=4)) == 4
+        assert engine.alive
         os.kill(engine.worker_pid, signal.SIGKILL)  # while idle: noticed, and no job suffers
         until(engine, lambda: not engine.ready)
         assert engine.wait(engine.run("echo", value=5)) == 5
@@ -299,7 +375,9 @@ def test_worker_that_hangs_with_the_interpreter_held():
         start = time.monotonic()
         until(engine, lambda: not engine.alive)
         until(engine, lambda: job.finished)
-        assert job.state == "failed" and "does not answer" in str(job.error) and time.monotonic() - start < 2.0
+        assert job.state == "failed"
+        assert "does not answer" in str(job.error)
+        assert time.monotonic() - start < 2.0
 
 
 @POSIX
@@ -308,7 +386,9 @@ def test_a_process_left_behind_by_the_worker_does_not_hide_its_end():
         job = engine.run("grandchild", seconds=5)
         start = time.monotonic()
         until(engine, lambda: job.finished)
-        assert job.state == "failed" and "exit code 5" in str(job.error) and time.monotonic() - start < 4.0
+        assert job.state == "failed"
+        assert "exit code 5" in str(job.error)
+        assert time.monotonic() - start < 4.0
 
 
 @pytest.mark.parametrize("launcher_prints", [b"Setting library path\n", b""])
@@ -334,7 +414,8 @@ def test_garbage_from_the_worker(tmp_path, launcher_prints):
         assert launcher_prints.decode() in engine.stderr_tail
         job = engine.run("garbage")
         until(engine, lambda: job.finished)
-        assert job.state == "failed" and "no longer understand each other" in str(job.error)
+        assert job.state == "failed"
+        assert "no longer understand each other" in str(job.error)
         assert engine.wait(engine.run("echo", value=2)) == 2
 
 
@@ -342,9 +423,11 @@ def test_garbage_to_the_worker_ends_it_even_while_it_computes():
     with make() as engine:
         engine.wait(engine.run("echo", value=1))
         job = engine.run("stubborn")
+        until(engine, lambda: job.text)
         engine._worker._pipes.send(b"garbage" * 1000)
         until(engine, lambda: job.finished, 5)
-        assert job.state == "failed" and "no longer understand each other" in str(job.error)
+        assert job.state == "failed"
+        assert "no longer understand each other" in str(job.error)
         assert engine.wait(engine.run("echo", value=2)) == 2
 
 
@@ -359,7 +442,8 @@ def test_launcher_between_client_and_worker(tmp_path):
         assert pid != engine.worker_pid
         job = engine.run("stubborn")
         until(engine, lambda: job.state == "running")
-    assert gone(pid) and job.state == "cancelled"
+    assert gone(pid)
+    assert job.state == "cancelled"
     with make(executable=str(launcher)) as engine:
         engine.wait(engine.run("echo", value=1))
         pid = engine._worker._pids[0]
@@ -376,7 +460,7 @@ from FluoroGuideLib.engine.client import EngineClient
 engine = EngineClient(tasks="test_engine_fake_tasks", environment={{"PYTHONPATH": {here!r}}})
 engine.wait(engine.run("echo", value=1))
 job = engine.run({task!r})
-while job.state != "running":
+while not job.text:
     engine.poll()
 print(engine.worker_pid, *engine._worker.exchange.folders, flush=True)
 {end}
@@ -394,17 +478,22 @@ def parent(task, end):
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM] if os.name == "posix" else [])
 def test_death_of_the_parent_ends_the_worker_and_removes_the_files(end):
     process, pid, used = parent("stubborn", "time.sleep(60)")
-    assert used and all(f.is_dir() for f in used)
+    assert used
+    assert all(f.is_dir() for f in used)
     process.send_signal(end)
     process.communicate()
-    assert gone(pid) and not any(f.exists() for f in used)
+    assert gone(pid)
+    assert not any(f.exists() for f in used)
 
 
 @POSIX
 def test_forgotten_close_ends_the_worker_at_exit_without_a_word():
     process, pid, used = parent("stubborn", "")
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 0 and err == "" and gone(pid) and not any(f.exists() for f in used)
+    assert process.returncode == 0
+    assert err == ""
+    assert gone(pid)
+    assert not any(f.exists() for f in used)
 
 
 @POSIX
@@ -414,7 +503,9 @@ def test_writing_to_a_dead_worker_where_sigpipe_is_not_ignored():
           "engine._worker.send('ping'); print(engine.wait(engine.run('echo', value='survived')))"
     process, _, _ = parent("stubborn", end)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and out.strip() == "survived" and err == ""
+    assert process.returncode == 0
+    assert out.strip() == "survived"
+    assert err == ""
 
 
 def test_close_is_quick_final_and_leaves_nothing(volume):
@@ -426,8 +517,12 @@ def test_close_is_quick_final_and_leaves_nothing(volume):
     start = time.monotonic()
     engine.close()
     engine.close()
-    assert time.monotonic() - start < 1.0 and job.state == "cancelled" and folders() == before and gone(pid)
-    assert engine.poll() == [job] and engine.poll() == []
+    assert time.monotonic() - start < 1.0
+    assert job.state == "cancelled"
+    assert folders() == before
+    assert gone(pid)
+    assert engine.poll() == [job]
+    assert engine.poll() == []
     with pytest.raises(FluoroGuideError, match="closed"):
         engine.run("echo", value=1)
 
@@ -440,9 +535,12 @@ def test_warm_up_runs_again_after_a_restart_unseen(monkeypatch):
     with make() as engine:
         engine.wait(engine.warm_up())
         crash, after = engine.run("crash", code=1), engine.run("echo", value=1)
-        until(engine, lambda: ended.extend(engine.poll()) or after.finished)
+        while not after.finished:
+            ended += engine.poll()
         ended += engine.poll()
-    assert [t for t in sent if t] == ["warm_up", "crash", "warm_up", "echo"] and ended == [crash, after] and after.result == 1
+    assert [t for t in sent if t] == ["warm_up", "crash", "warm_up", "echo"]
+    assert ended == [crash, after]
+    assert after.result == 1
 
 
 # ---- volumes --------------------------------------------------------------------------------------------------------
@@ -476,14 +574,18 @@ def test_64_mb_volume(shared):
     facts = shared.wait(shared.run("volume_facts", volume=big), timeout=30)
     total = time.perf_counter() - start
     print(f"64 MB volume: handed over in {handed * 1e3:.0f} ms, usable in the worker after {total * 1e3:.0f} ms")
-    assert facts[2] == [256, 256, 256] and handed < 1.0 and total < 5.0
+    assert facts[2] == [256, 256, 256]
+    assert handed < 1.0
+    assert total < 5.0
     array = np.random.default_rng(0).random((256, 256), np.float32)
     back = shared.wait(shared.run("echo", value=array))
     assert same(array, back)
-    assert folders() == before and not [p for f in before for p in f.glob("*.bin")]
+    assert folders() == before
+    assert not [p for f in before for p in f.glob("*.bin")]
 
 
 def test_import_is_light():
-    text = "import FluoroGuideLib.engine.client, sys; print([m for m in ('SimpleITK', 'scipy', 'numba', 'pydicom', 'vtk', 'slicer', 'qt', 'multiprocessing') if m in sys.modules])"
+    heavy = ("SimpleITK", "scipy", "numba", "pydicom", "vtk", "slicer", "qt", "multiprocessing")
+    text = f"import FluoroGuideLib.engine.client, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", text], env={**os.environ, "PYTHONPATH": str(LIBRARY)}, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

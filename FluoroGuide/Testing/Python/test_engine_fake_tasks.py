@@ -60,6 +60,7 @@ def nap(*, seconds, progress, cancelled):
 
 def stubborn(*, progress, cancelled):
     """Ignores a cancel."""
+    progress(0.5, "deaf from now on")
     while True:
         time.sleep(0.05)
 

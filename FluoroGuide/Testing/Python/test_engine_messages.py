@@ -46,7 +46,9 @@ def test_nan_and_numpy_scalars():
     assert np.isnan(through(float("nan")))
     for scalar in (np.float32(0.1), np.int16(-3), np.bool_(True), np.float64(1 / 3)):
         back = through(scalar)
-        assert back == scalar and back.dtype == scalar.dtype and isinstance(back, np.generic)
+        assert back == scalar
+        assert back.dtype == scalar.dtype
+        assert isinstance(back, np.generic)
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "<i2", ">i2", "<f4", ">f8", "c16", "U5"])
@@ -55,7 +57,9 @@ def test_arrays_come_back_bit_for_bit(dtype, shape):
     rng = np.random.default_rng(1)
     array = rng.integers(0, 100, shape).astype(dtype) if shape else np.array(7).astype(dtype)
     back = through(array)
-    assert back.dtype == array.dtype and back.shape == array.shape and back.tobytes() == array.tobytes()
+    assert back.dtype == array.dtype
+    assert back.shape == array.shape
+    assert back.tobytes() == array.tobytes()
     assert back.flags.writeable
 
 
@@ -68,9 +72,11 @@ def test_views_that_are_not_contiguous():
 def test_big_arrays_go_through_a_file_that_is_then_gone(exchange):
     small, big = np.arange(7, dtype=np.int16), np.random.default_rng(2).random((100, 200, 3))
     frame = encode("test", {"value": {"a": small, "b": [big]}}, exchange)
-    assert len(frame) < 1000 and len(files(exchange)) == 1
+    assert len(frame) < 1000
+    assert len(files(exchange)) == 1
     back = Framer().feed(frame)[0].read(exchange)["value"]
-    assert np.array_equal(back["a"], small) and np.array_equal(back["b"][0], big)
+    assert np.array_equal(back["a"], small)
+    assert np.array_equal(back["b"][0], big)
     assert files(exchange) == []
 
 
@@ -89,14 +95,18 @@ def test_view_image_and_sitk_values():
     view = CArmView.from_angles(31.7, -12.3, sid_mm=1187.3, sod_mm=765.1, rows=4, columns=6, pixel_spacing_mm=(0.31, 0.29))
     xray = XrayImage(np.random.default_rng(3).random((4, 6)), np.eye(4, 6) > 0, view, "a.dcm", 2, {"kvp": 70.5}, ("SID assumed",))
     back = through(xray)
-    assert np.array_equal(back.pixels, xray.pixels) and np.array_equal(back.mask, xray.mask) and back.mask.dtype == bool
-    assert back.view.to_dict() == view.to_dict() and (back.source, back.frame, back.facts, back.assumptions) == ("a.dcm", 2, {"kvp": 70.5}, ("SID assumed",))
+    assert np.array_equal(back.pixels, xray.pixels)
+    assert np.array_equal(back.mask, xray.mask)
+    assert back.mask.dtype == bool
+    assert back.view.to_dict() == view.to_dict()
+    assert (back.source, back.frame, back.facts, back.assumptions) == ("a.dcm", 2, {"kvp": 70.5}, ("SID assumed",))
 
     image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
     image.SetOrigin((1 / 3, -2, 1e-9)), image.SetSpacing((0.7, 0.8, 1.1)), image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
     image.SetMetaData("0010|0010", "DOE^JANE")
     back = through(image)
-    assert back.GetPixelID() == image.GetPixelID() and (sitk.GetArrayFromImage(back) == sitk.GetArrayFromImage(image)).all()
+    assert back.GetPixelID() == image.GetPixelID()
+    assert (sitk.GetArrayFromImage(back) == sitk.GetArrayFromImage(image)).all()
     assert (back.GetOrigin(), back.GetSpacing(), back.GetDirection()) == (image.GetOrigin(), image.GetSpacing(), image.GetDirection())
     assert back.GetMetaDataKeys() == ()  # a patient's name stays behind
 
@@ -117,9 +127,12 @@ def forged(value, arrays=(), body=b"", file=None):
 
 @pytest.mark.parametrize("frame", [
     forged({"__data__": ["..subprocess", "Popen", {"args": "true"}]}), forged({"__data__": ["errors", "FluoroGuideError", {"what": "x"}]}),
-    forged({"__data__": ["engine.messages", "Path", {}]}), forged({"__data__": ["engine.worker", "main", {}]}), forged({"__enum__": ["engine.job", "Job", "id"]}),
-    forged({"__array__": 0}), forged({"__array__": 0}, [["O", [1]]], bytes(8)), forged({"__array__": 0}, [["<f8", [-1]]], bytes(8)),
-    forged({"__array__": 0}, [["<f8", [2]]], bytes(8)), forged({"__array__": 0}, [["<f8", [1]]], bytes(9)), forged({"__array__": 0}, [["<f8", [10**18]]]),
+    forged({"__data__": ["engine.messages", "Path", {}]}),
+    forged({"__data__": ["engine.worker", "main", {}]}), forged({"__enum__": ["engine.job", "Job", "id"]}),
+    forged({"__array__": 0}), forged({"__array__": 0}, [["O", [1]]], bytes(8)),
+    forged({"__array__": 0}, [["<f8", [-1]]], bytes(8)),
+    forged({"__array__": 0}, [["<f8", [2]]], bytes(8)), forged({"__array__": 0}, [["<f8", [1]]], bytes(9)),
+    forged({"__array__": 0}, [["<f8", [10**18]]]),
     forged({"__array__": 0}, [["<f8", [1]]], file="../../etc/passwd"), forged({"__array__": 0}, [["<f8", [1]]], file="0-c99.bin"),
     forged({"__transform__": ["ReadTransform", 3, [], []]}), forged({"__nonsense__": 1}), forged({"__map__": 3}),
 ])
@@ -143,7 +156,8 @@ def test_noise_before_the_first_frame_is_put_aside():
     framer = Framer(skip_noise=True)
     frame = encode("test", {"n": 1})
     got = [m for part in (b"Setting path\n\x93FG", b"oops ", frame[:5], frame[5:]) for m in framer.feed(part)]
-    assert [m.peek("n") for m in got] == [1] and framer.noise == b"Setting path\n\x93FGoops "
+    assert [m.peek("n") for m in got] == [1]
+    assert framer.noise == b"Setting path\n\x93FGoops "
     with pytest.raises(ProtocolError):  # only before the first
         framer.feed(b"Setting path, again and again\n")
 
@@ -186,7 +200,10 @@ def test_sweep_removes_dead_folders_only(monkeypatch, tmp_path):
     for exchange in (living, dead):
         os.utime(exchange.folders[0], (0, 0))
     assert sweep() == 1
-    assert living.folders[0].is_dir() and young.folders[0].is_dir() and other.is_dir() and not dead.folders[0].exists()
+    assert living.folders[0].is_dir()
+    assert young.folders[0].is_dir()
+    assert other.is_dir()
+    assert not dead.folders[0].exists()
     living.close()
     assert not living.folders[0].exists()
 
