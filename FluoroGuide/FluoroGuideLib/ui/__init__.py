@@ -1,1 +1,1 @@
-"""Qt: the only package that imports qt and ctk."""
+"""Qt: panels of the module, one controller per section, and the session they work on."""

@@ -1,0 +1,243 @@
+"""FluoroGuide: registration of CT to fluoroscopy, needle guidance and procedure record.  Wiring only (see FluoroGuideLib)."""
+
+import os
+import sys
+from typing import Annotated
+
+import slicer
+import vtk
+from slicer import vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import *
+from slicer.util import VTKObservationMixin
+
+Degrees = Annotated[float, WithinRange(-180, 180)]
+Tilt = Annotated[float, WithinRange(-90, 90)]
+Millimeters = Annotated[float, WithinRange(0, 2500)]
+Spacing = Annotated[float, WithinRange(0, 5)]
+
+
+class FluoroGuide(ScriptedLoadableModule):
+    """The module as Slicer lists it."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("FluoroGuide")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "IGT")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["The FluoroGuide developers"]
+        self.parent.helpText = _(
+            "Plan a needle on CT, register the CT to one or two X-ray images, see the plan on the X-rays, locate the needle and record where it"
+            " lies. <b>Research software, not a medical device: it must not be the only basis of a clinical decision.</b>"
+        )
+        self.parent.acknowledgementText = _("FluoroGuide builds on 3D Slicer, SimpleITK, NumPy, SciPy and pydicom, and thanks their communities.")
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
+
+
+def onStartupCompleted():
+    """Layout (a saved scene may ask for it before the module is opened) and sample data."""
+    from FluoroGuideLib.scene import host, xray_view
+
+    xray_view.register_layout(host.start())
+    try:
+        import SampleData
+    except ImportError:
+        return
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="FluoroGuide", sampleName="FluoroGuideLumbarPhantom", nodeNames="FluoroGuideLumbarPhantom", fileNames="FluoroGuideLumbarPhantom",
+        uris="made-on-this-computer", customDownloader=lambda source: [FluoroGuideLogic().loadSampleCase()["volume"]],
+        thumbnailFileName=os.path.join(os.path.dirname(__file__), "Resources", "Icons", "FluoroGuide.png"),
+    )
+
+
+@parameterNodeWrapper
+class FluoroGuideParameterNode:
+    """The user's choices; results live in nodes of their own."""
+
+    volume: vtkMRMLScalarVolumeNode | None
+    planLine: vtkMRMLMarkupsLineNode | None
+    xrayA: vtkMRMLScalarVolumeNode | None
+    xrayB: vtkMRMLScalarVolumeNode | None
+    procedureName: str = ""
+    startFromPresent: bool = False
+    useEnteredGeometry: bool = False
+    primaryA: Degrees = 0.0
+    primaryB: Degrees = 0.0
+    secondaryA: Tilt = 0.0
+    secondaryB: Tilt = 0.0
+    sidA: Millimeters = 0.0
+    sidB: Millimeters = 0.0
+    sodA: Millimeters = 0.0
+    sodB: Millimeters = 0.0
+    spacingA: Spacing = 0.0
+    spacingB: Spacing = 0.0
+
+
+class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Connects the panel with the scene's life."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self.panel = self._parameterNode = self._guiTag = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        from FluoroGuideLib.ui.panel import FileDialogs, Panel
+
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/FluoroGuide.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = FluoroGuideLogic()
+        self.panel = Panel(self.ui, self.logic.session, FileDialogs(slicer.util.mainWindow()))
+        events = {"StartCloseEvent": self.onSceneStartClose, "EndCloseEvent": self.onSceneReady, "StartImportEvent": self.onSceneStartClose,
+                  "EndImportEvent": self.onSceneReady}
+        for event, callback in events.items():
+            self.addObserver(slicer.mrmlScene, getattr(slicer.vtkMRMLScene, event), callback)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Reload, or the application quits."""
+        self.setParameterNode(None)
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+            self.logic.session.close()
+            self.panel = None
+
+    def enter(self):
+        self.initializeParameterNode()
+        self.panel.show_xrays()
+
+    def exit(self):
+        self.panel.leave()
+        self.setParameterNode(None)
+
+    def onReload(self):
+        """Slicer reloads this file only; the library is forgotten so that it is read again too."""
+        for name in [n for n in sys.modules if n.split(".")[0] == "FluoroGuideLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self.panel.scene_closes()
+        self.setParameterNode(None)
+
+    def onSceneReady(self, caller=None, event=None):
+        # Not only while the module is entered: after a reload Slicer says it is not, and the panel would stay dead.
+        self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to a parameter node; None binds them to nothing."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        if self.panel is not None:
+            self.panel.set_choices(parameterNode)
+
+    def onParametersModified(self, caller=None, event=None):
+        self.panel.refresh_later()
+
+
+class FluoroGuideLogic(ScriptedLoadableModuleLogic):
+    """The workflow for scripts; nodes in, plain results out.  Needs no widget and no main window."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        from FluoroGuideLib.engine.client import EngineClient
+        from FluoroGuideLib.scene import host
+        from FluoroGuideLib.ui.session import CaseSession
+
+        self.session = CaseSession(host.start, EngineClient)
+
+    def getParameterNode(self):
+        return FluoroGuideParameterNode(super().getParameterNode())
+
+    def loadXray(self, path, index, geometry=None):
+        """Read an X-ray file into slot 0 (A) or 1 (B); ``geometry``: C-arm card for files without it.  Returns its node."""
+        return self.session.load_xray(path, index, geometry)
+
+    def registerCase(self, volumeNode, xrayNodes, planLineNode, procedure="", fromPresent=False):
+        """Register, wait for the end and put the result into the scene.  Returns the ``Registration``."""
+        plan = self.session.plan(volumeNode, planLineNode, procedure)
+        job = self.session.submit(volumeNode, xrayNodes, plan, fromPresent)
+        registration = self.session.engine.wait(job)
+        self.session.accept(registration, volumeNode, xrayNodes, plan)
+        self.session.update_overlays(xrayNodes)
+        return registration
+
+    def locateNeedle(self, xrayNodes, marks=None):
+        """Locate the needle from its marks: pixels (column, row) of tip and shaft per X-ray, or the marks in the scene."""
+        for index, pixels in enumerate(marks or ()):
+            self.session.set_marks(index, xrayNodes[index], pixels)
+        needle = self.session.locate(xrayNodes)
+        self.session.update_overlays(xrayNodes)
+        return needle
+
+    def recordPlacement(self, planLineNode, xrayNodes, procedure=""):
+        """Add the located needle to the record in the scene.  Returns the ``Placement``."""
+        return self.session.record_placement(planLineNode, xrayNodes, procedure)
+
+    def saveRecord(self, path):
+        """Write the record as JSON."""
+        return self.session.save_record(path)
+
+    def loadSampleCase(self):
+        """Make the phantom case in the scene and choose its nodes.  Returns the nodes and the ``SampleCase``."""
+        from FluoroGuideLib.ui.sample_case import load_sample_case
+
+        loaded = load_sample_case(self.session)
+        parameters = self.getParameterNode()
+        parameters.procedureName = "transpedicular vertebroplasty"
+        parameters.volume, parameters.planLine, (parameters.xrayA, parameters.xrayB) = loaded["volume"], loaded["line"], loaded["xrays"]
+        return loaded
+
+
+class FluoroGuideTest(ScriptedLoadableModuleTest):
+    """The whole workflow on the phantom, through the logic."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        self.setUp()
+        self.test_PlanRegisterGuideRecord()
+
+    def test_PlanRegisterGuideRecord(self):
+        """Plan, X-rays, registration, overlay, needle, record: each against the known truth."""
+        import tempfile
+
+        import numpy as np
+
+        from FluoroGuideLib.geometry.rigid import apply
+
+        logic = FluoroGuideLogic()
+        try:
+            self.delayDisplay("Making the phantom")
+            loaded = logic.loadSampleCase()
+            case, xrays, line = loaded["case"], loaded["xrays"], loaded["line"]
+            self.delayDisplay("Registering")
+            registration = logic.registerCase(loaded["volume"], xrays, line)
+            error = np.linalg.norm(apply(registration.pose, case.target_lps_mm) - apply(case.pose, case.target_lps_mm))
+            self.assertNotEqual(registration.verdict, "fail", registration.reasons)
+            self.assertLess(error, 1.0, "target registration error in mm")
+            self.delayDisplay("Locating the needle")
+            logic.locateNeedle(xrays, [case.marks(0), case.marks(1)])
+            placement = logic.recordPlacement(line, xrays)
+            planned = np.linalg.norm(case.tip_lps_mm - case.target_lps_mm)
+            self.assertAlmostEqual(placement.deviation.tip_mm, planned, delta=1.0)
+            with tempfile.TemporaryDirectory() as folder:
+                self.assertTrue(os.path.getsize(logic.saveRecord(os.path.join(folder, "record.json"))) > 0)
+        finally:
+            logic.session.close()
+        self.delayDisplay("FluoroGuide: passed")

@@ -1,0 +1,53 @@
+"""Colours, verdict labels and tables of the panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import qt
+
+COLORS = {"pass": "#2e7d32", "warn": "#b26a00", "fail": "#b3261e", "idle": "#666666"}
+"""White text on each of them has a contrast of at least 4.5; the verdict is always written in words too."""
+_BOX = "QLabel {{ color: white; background: {}; border-radius: 3px; padding: 4px 6px; }}"
+
+
+def show_banner(label: Any, kind: str, word: str, text: str) -> None:
+    """A coloured box with a word in bold and a sentence; without text the label is hidden."""
+    label.setVisible(bool(text))
+    label.setText(f"<b>{escape(word)}</b>&nbsp; {escape(text)}" if text else "")
+    label.setStyleSheet(_BOX.format(COLORS[kind]) if text else "")
+
+
+def show_text(label: Any, text: str) -> None:
+    """Plain words; without text the label is hidden, so that no gap stays."""
+    label.setText(escape(text))
+    label.setVisible(bool(text))
+
+
+def allow(button: Any, missing: str, tool_tip: str) -> None:
+    """Enable a button, or say in its tool tip what is missing."""
+    button.setEnabled(not missing)
+    button.setToolTip(missing or tool_tip)
+
+
+def prepare_table(table: Any) -> None:
+    """First column takes the room; no row numbers; rows as low as the text."""
+    table.verticalHeader().hide()
+    table.verticalHeader().setDefaultSectionSize(22)
+    table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+    for column in range(1, table.columnCount):
+        table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+
+
+def fill_table(table: Any, rows: Sequence[Sequence[str]]) -> None:
+    """Texts into a table; numbers (all but the first column) to the right.  An empty table is hidden."""
+    table.setVisible(bool(rows))
+    table.setRowCount(len(rows))
+    for r, row in enumerate(rows):
+        for c, text in enumerate(row):
+            item = qt.QTableWidgetItem(text)
+            if c:
+                item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+            table.setItem(r, c, item)
