@@ -234,6 +234,8 @@ def _cross(view: CArmView, point: np.ndarray, radius_px: float) -> np.ndarray:
 def _lines(role: str, name: str, view: CArmView, points_mm: np.ndarray, width: float, text: str) -> list[Shape]:
     """A 3-D polyline (N, 3), isocentre mm, cut where it comes behind the source and at the image's border."""
     depth = view.depth_mm(points_mm)
+    if depth.min() > NEAR_MM:  # the usual case, in one projection
+        return _cut(role, name, view, view.project(points_mm), width, text)
     pieces: list[np.ndarray] = []
     for a, b, da, db in zip(points_mm[:-1], points_mm[1:], depth[:-1], depth[1:], strict=True):
         if max(da, db) <= NEAR_MM:
@@ -248,6 +250,8 @@ def _cut(role: str, name: str, view: CArmView, pixels: np.ndarray, width: float,
     """A polyline in pixels (N, 2), cut at the image's border; nothing when it is not finite (behind the source)."""
     if not np.isfinite(pixels).all():
         return []
+    if (pixels >= -0.5).all() and (pixels <= (view.columns - 0.5, view.rows - 0.5)).all():
+        return _shapes(role, name, [pixels], width, text)
     return _shapes(role, name, _join([pixels[k:k + 2] for k in range(len(pixels) - 1)], view), width, text)
 
 
