@@ -104,6 +104,7 @@ def slice_window(host: Host, size: tuple[int, int], volume: Any, slice_to_ras: n
         finally:
             window.close()
             logics.RemoveItem(logic)
+            logic.DeleteSliceModel()
             logic.SetMRMLScene(None)
             host.scene.RemoveNode(composite)
             host.scene.RemoveNode(node)

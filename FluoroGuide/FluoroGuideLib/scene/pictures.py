@@ -71,12 +71,12 @@ def fitting_size(columns: int, rows: int, longest: int = 1024) -> tuple[int, int
 
 # ---- CT -----------------------------------------------------------------------------------------------------------
 def slice_axes_ras(plane: str) -> np.ndarray:
-    """Columns (3, 3) right, up and towards the viewer of a radiological slice: patient right at the left of the picture.
+    """Columns (3, 3) right, up and normal of a radiological slice, RAS: Slicer's presets, whose handedness differs.
 
-    Axial seen from the feet, coronal from the front, sagittal with anterior at the left, as Slicer's presets.
+    Axial seen from the feet, coronal from the front, both with the patient's right at the left; sagittal with anterior at the left.
     """
     axes = {
-        "axial": [[-1, 0, 0], [0, 1, 0], [0, 0, 1]], "coronal": [[-1, 0, 0], [0, 0, 1], [0, 1, 0]], "sagittal": [[0, -1, 0], [0, 0, 1], [1, 0, 0]],
+        "axial": [[-1, 0, 0], [0, 1, 0], [0, 0, 1]], "coronal": [[-1, 0, 0], [0, 0, 1], [0, 1, 0]], "sagittal": [[0, -1, 0], [0, 0, 1], [-1, 0, 0]],
     }
     if plane not in axes:
         raise FluoroGuideError("There is no such slice plane", plane, "Use one of " + ", ".join(PLANES))

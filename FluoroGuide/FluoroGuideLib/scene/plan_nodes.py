@@ -15,7 +15,7 @@ from ..geometry.frames import lps_from_ras, ras_from_lps
 from ..planning.plan import Plan
 from .host import Host
 from .models import polylines, set_model
-from .nodes import find, find_all, obtain, remove, text_node, text_value
+from .nodes import find, find_all, obtain, plain, remove, text_node, text_value
 
 COLORS = {"plan": (0.34, 0.71, 0.91), "target": (0.94, 0.89, 0.26), "outline": (0.0, 0.62, 0.45)}
 """As the overlay: sky blue, yellow, bluish green of Okabe and Ito's colour-blind safe palette."""
@@ -45,7 +45,7 @@ def build_plan(host: Host, plan: Plan, pose_node: Any | None, *, locked: bool = 
     remove(host, "outline", lambda key: key in plan.outlines)
     for node in [*lines, targets, *outlines]:
         node.SetAndObserveTransformNodeID(pose_node.GetID() if pose_node else None)
-    return {"trajectories": lines, "targets": [targets], "outlines": outlines, "text": [text_node(host, "plan", "Plan", plan.to_dict())]}
+    return {"trajectories": lines, "targets": [targets], "outlines": outlines, "text": [text_node(host, "plan", "Plan", plain(plan))]}
 
 
 def _outline(host: Host, name: str, points_lps_mm: np.ndarray) -> Any:

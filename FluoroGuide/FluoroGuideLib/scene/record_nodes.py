@@ -123,13 +123,28 @@ def _written(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def for_people(data: Any) -> Any:
+    """The data without what nobody reads in a table: covariances, single irradiation events, the planned path's points."""
+    if isinstance(data, list):
+        return [for_people(v) for v in data]
+    if not isinstance(data, dict):
+        return data
+    short = {k: for_people(v) for k, v in data.items() if "covariance" not in k}
+    if isinstance(data.get("trajectory"), dict):
+        short["trajectory"] = data["trajectory"].get("name")
+    if isinstance(data.get("events"), list):
+        short["events"] = len(data["events"])
+    return short
+
+
 def build_table(host: Host, role: str, name: str, value: Any) -> dict[str, Any]:
-    """A table (quantity, value, unit) for people and a text node with the same data, lossless."""
+    """A table (quantity, value, unit) for people and a text node with all of the data, lossless."""
+    import vtk
+
     data = plain(value)
     node = obtain(host, "vtkMRMLTableNode", role + "-table", name)
     node.RemoveAllColumns()
-    rows = rows_of(data)
-    import vtk
+    rows = rows_of(for_people(data))
 
     for i, title in enumerate(("quantity", "value", "unit")):
         column = vtk.vtkStringArray()

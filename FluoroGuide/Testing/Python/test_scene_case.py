@@ -58,7 +58,8 @@ def a_volume():
 
 def a_plan():
     return Plan(
-        "facet_joint", (Target("L4/5 links", TARGET, 2.0),), (Trajectory("Nadel Ü", (40, -50, 10.125), TARGET, 22, 120.0), Trajectory("second", (1, 2, 3), (4, 5, 60))),
+        "facet_joint", (Target("L4/5 links", TARGET, 2.0),),
+        (Trajectory("Nadel Ü", (40, -50, 10.125), TARGET, 22, 120.0), Trajectory("second", (1, 2, 3), (4, 5, 60))),
         "left", "L4/L5", "CT 1", {"joint": [(0, 0, 0), (5, 0, 0), (5, 5, 1), (0, 0, 0)]}, ("AP",), "a note", {"unknown": [1, 2]},
     )
 
@@ -67,7 +68,8 @@ def a_case(**changes):
     views = (a_view(), a_view(-50, -5))
     covariance = np.diag([1e-4, 2e-4, 3e-4, 0.1, 0.2, 0.3]) + 1e-5
     registration = Registration(
-        POSE, "warn", ("Only because.",), (0.51, 0.62), covariance, np.array([1.0, 2, 3]), views, ({"level": 1, "cost": 0.1},), 1.25, 345, {"bone": "L4"},
+        POSE, "warn", ("Only because.",), (0.51, 0.62), covariance, np.array([1.0, 2, 3]), views,
+        ({"level": 1, "cost": 0.1},), 1.25, 345, {"bone": "L4"},
     )
     needle = NeedlePose(np.array([1.0, 2, 3]), np.array([0, 0.6, 0.8]), np.eye(3) * 0.1, 0.5, 80.0, np.array([0.1, 0.2]), "isocentre", ("w",))
     shapes = [
@@ -95,7 +97,8 @@ def ras_of(node, ijk):
 
 
 def test_start_twice_gives_the_same_scene(a_host):
-    assert host.start() is a_host and a_host.headless
+    assert host.start() is a_host
+    assert a_host.headless
 
 
 def test_a_voxel_lands_where_the_pose_says(a_host):
@@ -128,7 +131,8 @@ def test_xray_pixels_lie_on_the_detector_and_directions_are_right_handed(a_host)
 def test_upright_matrix_of_an_ap_view_is_columns_right_and_rows_down():
     matrix = xray_view.upright_slice_to_ras(a_view(0, 0))
     # AP: columns run to the patient's left (RAS -x), rows to the feet; so picture up is superior
-    assert matrix[:3, 0] == pytest.approx((-1, 0, 0)) and matrix[:3, 1] == pytest.approx((0, 0, 1), abs=1e-12)
+    assert matrix[:3, 0] == pytest.approx((-1, 0, 0))
+    assert matrix[:3, 1] == pytest.approx((0, 0, 1), abs=1e-12)
     assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
     assert matrix[:3, 3] == pytest.approx((0, 400, 0), abs=1e-9)  # detector 400 mm anterior of the isocentre
 
@@ -137,12 +141,17 @@ def test_built_twice_makes_nothing_twice_and_drops_what_is_gone(a_host):
     case.build(a_host, a_case())
     before, count = roles(a_host), a_host.scene.GetNumberOfNodes()
     case.build(a_host, a_case())
-    assert roles(a_host) == before and a_host.scene.GetNumberOfNodes() == count
+    assert roles(a_host) == before
+    assert a_host.scene.GetNumberOfNodes() == count
     plan = dataclasses.replace(a_plan(), trajectories=a_plan().trajectories[:1], outlines={})
     case.build(a_host, a_case(plan=plan, needle=None, images=[an_image(a_view())], overlays={}))
     left = roles(a_host)
-    assert ("trajectory", "1") not in left and ("outline", "joint") not in left and ("needle", "") not in left and ("xray", "1") not in left
-    assert ("trajectory", "0") in left and ("xray", "0") in left
+    assert ("trajectory", "1") not in left
+    assert ("outline", "joint") not in left
+    assert ("needle", "") not in left
+    assert ("xray", "1") not in left
+    assert ("trajectory", "0") in left
+    assert ("xray", "0") in left
     case.build(a_host, case.CaseData())
     assert roles(a_host) == [("case", ""), ("overlay-colors", "")]
 
@@ -155,16 +164,23 @@ def test_saved_cleared_and_loaded_every_number_is_back(a_host, tmp_path):
     a_host.scene.Clear(0)
     assert roles(a_host) == []
     back = case.load_mrb(a_host, path)
-    assert roles(a_host) == before and [p.name for p in tmp_path.iterdir()] == ["a case ü.mrb"]
-    assert back["name"] == "Case Ä" and back["plan"].to_dict() == data.plan.to_dict()
+    assert roles(a_host) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a case ü.mrb"]
+    assert back["name"] == "Case Ä"
+    assert back["plan"].to_dict() == data.plan.to_dict()
     assert np.abs(back["pose"] - POSE).max() < 1e-12
-    assert _equal(back["registration"], data.registration) and _equal(back["needle"], data.needle)
+    assert _equal(back["registration"], data.registration)
+    assert _equal(back["needle"], data.needle)
     for image, original in zip(back["images"], data.images):
-        assert (image.pixels == original.pixels).all() and (image.mask == original.mask).all()
-        assert image.view.to_dict() == original.view.to_dict() and image.facts == original.facts and image.assumptions == original.assumptions
+        assert (image.pixels == original.pixels).all()
+        assert (image.mask == original.mask).all()
+        assert image.view.to_dict() == original.view.to_dict()
+        assert image.facts == original.facts
+        assert image.assumptions == original.assumptions
         assert (image.source, image.frame) == ("run.dcm", 3)
     volume = case.read_volume_image(a_host)
-    assert (sitk.GetArrayFromImage(volume) == sitk.GetArrayFromImage(data.volume)).all() and volume.GetPixelID() == sitk.sitkInt16
+    assert (sitk.GetArrayFromImage(volume) == sitk.GetArrayFromImage(data.volume)).all()
+    assert volume.GetPixelID() == sitk.sitkInt16
     for name in ("GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(volume, name)() == pytest.approx(getattr(data.volume, name)(), abs=1e-12)
 
@@ -189,25 +205,30 @@ def test_loaded_scene_keeps_geometry_hierarchy_display_and_references(a_host, tm
     back = case.load_mrb(a_host, path)
     assert ras_of(nodes.find(a_host, "volume"), (3, 2, 1)) == pytest.approx((9, -3, 23), abs=1e-6)
     line = nodes.find(a_host, "trajectory", "0")
-    assert markups_lps_mm(line)[1] == pytest.approx(TARGET, abs=1e-6) and line.GetLocked()
+    assert markups_lps_mm(line)[1] == pytest.approx(TARGET, abs=1e-6)
+    assert line.GetLocked()
     head = nodes.find(a_host, "case")
     assert [n.GetAttribute("FluoroGuide.key") for n in nodes.references(head, "xray")] == ["0", "1"]
     import slicer
 
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(a_host.scene)
-    assert back["folder"] and tree.GetItemName(back["folder"]) == "Case Ä"
+    assert back["folder"]
+    assert tree.GetItemName(back["folder"]) == "Case Ä"
     for role in ("volume", "pose", "xray", "trajectory", "needle", "plan", "registration", "overlay"):
         for node in nodes.find_all(a_host, role):
             assert tree.GetItemParent(tree.GetItemByDataNode(node)) == back["folder"], role
     overlay = nodes.find(a_host, "overlay", "0/2").GetDisplayNode()
-    assert overlay.GetSliceDisplayMode() == overlay.SliceDisplayProjection and overlay.GetVisibility2D()
+    assert overlay.GetSliceDisplayMode() == overlay.SliceDisplayProjection
+    assert overlay.GetVisibility2D()
     assert [overlay.GetNthViewNodeID(i) for i in range(overlay.GetNumberOfViewNodeIDs())] == ["vtkMRMLSliceNodeXRayA"]
     assert overlay.GetColorNode() is nodes.find(a_host, "overlay-colors")
     slice_node, composite = xray_view.slice_nodes(a_host, "XRayB")
-    assert composite.GetBackgroundVolumeID() == nodes.find(a_host, "xray", "1").GetID() and not composite.GetDoPropagateVolumeSelection()
+    assert composite.GetBackgroundVolumeID() == nodes.find(a_host, "xray", "1").GetID()
+    assert not composite.GetDoPropagateVolumeSelection()
     assert nodes.array_of(slice_node.GetSliceToRAS()) == pytest.approx(xray_view.upright_slice_to_ras(a_view(-50, -5)), abs=1e-6)
     display = nodes.find(a_host, "xray", "0").GetDisplayNode()
-    assert not display.GetAutoWindowLevel() and display.GetWindow() > 1
+    assert not display.GetAutoWindowLevel()
+    assert display.GetWindow() > 1
 
 
 def test_a_built_case_after_load_updates_the_loaded_nodes(a_host, tmp_path):
@@ -224,7 +245,8 @@ def test_a_dragged_markup_changes_the_plan_and_a_renamed_one_does_not(a_host):
     made.trajectories[0].SetName("renamed by the user")
     made.trajectories[0].SetNthControlPointPosition(1, -1.0, -2.0, 3.0)  # RAS
     plan = case.read_case(a_host)["plan"]
-    assert plan.trajectories[0].name == "Nadel Ü" and tuple(plan.trajectories[0].target_lps_mm) == (1.0, 2.0, 3.0)
+    assert plan.trajectories[0].name == "Nadel Ü"
+    assert tuple(plan.trajectories[0].target_lps_mm) == (1.0, 2.0, 3.0)
     assert tuple(plan.trajectories[0].entry_lps_mm) == (40, -50, 10.125)
 
 
@@ -245,7 +267,8 @@ def test_overlay_points_are_the_detector_points_of_their_pixels(a_host):
         lps = view.first_pixel_mm + column * view.column_step_mm + row * view.row_step_mm
         assert overlay.GetPoint(i) == pytest.approx(lps * (-1, -1, 1), abs=1e-9)
     labels = made.overlays[0].labels
-    assert labels.GetNumberOfControlPoints() == 1 and labels.GetNthControlPointLabel(0) == "Nadel Ü"
+    assert labels.GetNumberOfControlPoints() == 1
+    assert labels.GetNthControlPointLabel(0) == "Nadel Ü"
 
 
 def test_overlay_update_in_place_and_stale_is_grey(a_host):
@@ -264,14 +287,17 @@ def test_overlay_update_in_place_and_stale_is_grey(a_host):
 
     shapes = [Shape("needle", "n", np.array([[1.0, 2], [3, 4], [np.nan, 0], [5, 6], [7, 8]]), (213, 94, 0, 255), 2, "n")]
     overlay.update(shapes)
-    assert model.GetPolyData().GetPoints() is points and colors(model) == [(213, 94, 0, 255)] * 2
+    assert model.GetPolyData().GetPoints() is points
+    assert colors(model) == [(213, 94, 0, 255)] * 2
     assert nodes.find(a_host, "overlay", "0/1").GetPolyData().GetNumberOfCells() == 0  # the outline is gone
     overlay.set_stale(True)
-    assert colors(model) == [(150, 150, 150, 255)] * 2 and model.GetAttribute("FluoroGuide.stale") == "1"
+    assert colors(model) == [(150, 150, 150, 255)] * 2
+    assert model.GetAttribute("FluoroGuide.stale") == "1"
     overlay.update(shapes)
     assert colors(model) == [(150, 150, 150, 255)] * 2  # a new frame does not make it fresh
     overlay.set_stale(False)
-    assert colors(model) == [(213, 94, 0, 255)] * 2 and model.GetAttribute("FluoroGuide.stale") is None
+    assert colors(model) == [(213, 94, 0, 255)] * 2
+    assert model.GetAttribute("FluoroGuide.stale") is None
 
 
 def test_lock_keeps_the_view_upright(a_host):
@@ -299,7 +325,8 @@ def test_layout_is_registered_once_and_makes_both_views_in_their_own_groups(a_ho
     logic = slicer.vtkMRMLLayoutLogic()
     logic.SetMRMLScene(a_host.scene)
     layout = logic.GetLayoutNode()
-    assert xray_view.register_layout(a_host) and xray_view.register_layout(a_host)
+    assert xray_view.register_layout(a_host)
+    assert xray_view.register_layout(a_host)
     layout.SetViewArrangement(xray_view.LAYOUT_ID)
     groups = {name: a_host.scene.GetSingletonNode(name, "vtkMRMLSliceNode").GetViewGroup() for name in ("XRayA", "XRayB")}
     assert groups == {"XRayA": 57, "XRayB": 58}
@@ -309,6 +336,46 @@ def test_layout_is_registered_once_and_makes_both_views_in_their_own_groups(a_ho
 def test_tables_say_units_and_what_is_not_known():
     rows = record_nodes.rows_of({"tip_mm": 1.23456789, "dap_gy_m2": None, "warnings": [], "events": [{"kvp": 70}], "axis": [0.0, 1.0]})
     assert rows == [("tip_mm", "1.23457", "mm"), ("dap_gy_m2", "not known", ""), ("warnings", "none", ""), ("events[1].kvp", "70", ""), ("axis", "0, 1", "")]
+
+
+def test_placement_dose_and_record_come_back_whole(a_host, tmp_path):
+    from FluoroGuideLib.record.dose_model import DoseEvent, DoseSummary
+    from FluoroGuideLib.record.placement import placement_of
+    from FluoroGuideLib.record.record import ProcedureRecord
+
+    plan = a_plan()
+    # 3 mm further along x than the target, direction of the plan
+    in_volume = NeedlePose(np.array(TARGET) + (3, 0, 0), plan.trajectories[0].axis, np.eye(3) * 0.04, 0.5, 80.0, np.array([0.1, 0.2]), "volume")
+    placement = placement_of(plan, in_volume, views=("AP", "LAO 30.0"))
+    dose = DoseSummary(dap_gy_m2=1.23456789e-4, reference_air_kerma_gy=0.0125, events=(DoseEvent(kind="fluoroscopy", seconds=3.0),), warnings=("w",))
+    record = ProcedureRecord("facet_joint", "left", "L4/L5", plan, placements=[placement], dose=dose, notes="Ü")
+    made = case.build(a_host, a_case(needle=in_volume, placement=placement, dose=dose, record=record))
+    assert made.needle.GetParentTransformNode() is made.pose  # a needle in the volume's frame follows the volume
+    path = case.save_mrb(a_host, tmp_path / "c.mrb")
+    a_host.scene.Clear(0)
+    back = case.load_mrb(a_host, path)
+    assert back["placement"].to_dict() == placement.to_dict()
+    assert back["dose"].to_dict() == dose.to_dict()
+    assert back["record"].to_dict() == record.to_dict()
+    table = nodes.find(a_host, "placement-table")
+    rows = {table.GetCellText(i, 0): (table.GetCellText(i, 1), table.GetCellText(i, 2)) for i in range(table.GetNumberOfRows())}
+    assert rows["trajectory"] == ("Nadel Ü", "")
+    assert rows["deviation.tip_mm"] == ("3", "mm")
+    assert rows["views"] == ("AP; LAO 30.0", "")
+    table = nodes.find(a_host, "dose-table")
+    rows = {table.GetCellText(i, 0): (table.GetCellText(i, 1), table.GetCellText(i, 2)) for i in range(table.GetNumberOfRows())}
+    assert rows["dap_gy_m2"] == ("0.000123457", "Gy.m2")
+    assert rows["fluoroscopy_seconds"] == ("not known", "")
+    assert rows["events"] == ("1", "")
+
+
+def test_a_list_of_placements_comes_back_as_a_list(a_host):
+    from FluoroGuideLib.record.placement import placement_of
+
+    needle = NeedlePose(np.array(TARGET), np.array([0, 0.6, 0.8]), np.eye(3), 0.5, 80.0, np.array([0.1, 0.2]), "volume")
+    both = [placement_of(a_plan(), needle, t) for t in a_plan().trajectories]
+    case.build(a_host, a_case(placement=both))
+    assert [p.to_dict() for p in case.read_case(a_host)["placement"]] == [p.to_dict() for p in both]
 
 
 def test_needle_line_ends_at_the_tip_and_has_the_needle_s_length(a_host):
