@@ -6,7 +6,8 @@ export QT_QPA_PLATFORM ?= offscreen
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format cmake-lists system-libraries clean
+PART ?=
+.PHONY: help setup demo test verify lint format cmake-lists system-libraries clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +17,10 @@ demo: $(VENV)/.stamp-all system-libraries ## the whole workflow on a real CT; re
 
 test: $(VENV)/.stamp-dev system-libraries ## all tests; PYTEST_ARGS="-k carm" for some of them
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+verify: $(VENV)/.stamp-dev ## a long proof, resumable: make verify PART=needle; parts are in FluoroGuide/Testing/Verification
+	@test -n "$(PART)" || { echo "Name a part: make verify PART=NAME, one of:"; ls FluoroGuide/Testing/Verification/*.py | xargs -n1 basename -s .py; exit 2; }
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py $(PART) $(VERIFY_ARGS)
 
 lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
 	@$(BIN)/ruff check --quiet .
