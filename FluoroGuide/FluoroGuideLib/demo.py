@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import FluoroGuideError
 from .geometry.rigid import apply, inverse, perturb, write_tfm
+from .planning.jsonfile import plain, write_json
 from .planning.plan import Plan, Target, Trajectory, write_plan
 
 VIEWS_DEG = {"A": (0.0, 0.0), "B": (90.0, 0.0)}
@@ -247,7 +248,6 @@ def compare(sample: Sample, truth: Truth, registration: object, needle: object, 
 
 def write_summary(output: Path, result: dict, record: object, say: Say) -> None:
     """``result.json``, ``summary.txt`` and the closing lines."""
-    from .planning.jsonfile import write_json
     from .record.record import summary_text
 
     lines = [
@@ -258,7 +258,7 @@ def write_summary(output: Path, result: dict, record: object, say: Say) -> None:
         f"Deviation from the plan: {result['planned_to_achieved_mm']:.2f} mm measured, {result['planned_to_achieved_truth_mm']:.2f} mm true",
         f"{result['seconds']:.0f} s in all. Results in {output}",
     ]
-    write_json(output / "result.json", result)
+    write_json(output / "result.json", plain(result))
     (output / "summary.txt").write_text(summary_text(record) + "\n\nAgainst the ground truth\n" + "\n".join(lines) + "\n", encoding="utf-8")
     for line in lines:
         say(line)

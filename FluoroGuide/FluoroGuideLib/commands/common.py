@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FluoroGuideError
+from ..planning.jsonfile import plain
 
 
 def numbers(text: str, count: int, what: str) -> np.ndarray:
@@ -46,26 +47,6 @@ def output_folder(path: Path) -> Path:
         raise FluoroGuideError("The output is a file, not a folder", path, "Choose another folder with --output")
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def plain(value: object) -> object:
-    """Numbers that JSON knows: NaN and infinity become null, arrays lists."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON for people and programs."""
-    path.write_text(json.dumps(plain(data), indent=1) + "\n", encoding="utf-8")
 
 
 def show(arguments: argparse.Namespace, data: dict, text: str) -> None:

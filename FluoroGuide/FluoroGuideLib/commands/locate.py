@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FluoroGuideError
+from ..planning.jsonfile import plain, write_json
 from . import common
 
 
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if pose is not None:
         needle = needle_in_volume(needle, pose)
     result = needle_result(needle, arguments.xray, None if plan is None else plan.trajectory(arguments.trajectory), plan)
-    common.write_json(common.output_folder(arguments.output) / "needle.json", result)
+    write_json(common.output_folder(arguments.output) / "needle.json", result)
     common.show(arguments, result, describe(result))
     return 0
 
@@ -66,7 +67,7 @@ def needle_result(needle: object, xrays: list[str], trajectory: object, plan: ob
             "trajectory": trajectory.name, "tip_mm": d.tip_mm, "lateral_mm": d.lateral_mm, "along_mm": d.along_mm, "angle_deg": d.angle_deg,
             "entry_mm": d.entry_mm, "direction": d.direction_text, "in_target": d.in_target, "probability_in_target": d.probability_in_target,
         }
-    return common.plain(result)
+    return plain(result)
 
 
 def describe(result: dict) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..planning.jsonfile import plain, write_json
 from . import common
 
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     result["xrays"] = [Path(p).name for p in arguments.xray]
     result["assumptions"] = [a for image in images for a in image.assumptions]
     write_tfm(output / "pose.tfm", registration.pose)
-    common.write_json(output / "result.json", result)
+    write_json(output / "result.json", plain(result))
     result["overlays"] = draw_overlays(volume, images, registration, plan, output)
     common.show(arguments, result, describe(registration, result, output))
     return 1 if registration.verdict == "fail" else 0
