@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import datetime
+import datetime as dt
 import hashlib
 import importlib
 import json
@@ -92,7 +92,8 @@ def commit() -> str:
 
 def machine() -> dict:
     """What the figures were measured on; no names."""
-    return {"processor": platform.processor() or platform.machine(), "system": platform.system(), "cores": os.cpu_count(), "python": platform.python_version()}
+    processor = platform.processor() or platform.machine()
+    return {"processor": processor, "system": platform.system(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def main() -> int:
@@ -108,7 +109,7 @@ def main() -> int:
     results = run(arguments.part, seeds, arguments.workers, ROOT / "build" / "verify" / f"{arguments.part}-{key}.jsonl")
     summary = {
         "part": arguments.part, "seeds": [min(seeds), max(seeds)], "cases": len(seeds), "commit": commit(), "code": key, "machine": machine(),
-        "date": datetime.date.today().isoformat(), "figures": module.summarize(results),
+        "date": dt.date.today().isoformat(), "figures": module.summarize(results),
     }
     text = json.dumps(summary, indent=1)
     print(text)
