@@ -6,7 +6,10 @@ quantity that no tag gives and none implies has the origin ``"missing"``.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import warnings
 from dataclasses import dataclass
 
 from ..errors import FluoroGuideError
@@ -47,28 +50,49 @@ class Quantity:
     needed: bool = False
 
 
+@contextlib.contextmanager
+def quiet_pydicom():
+    """No warnings about odd values: pydicom quotes them, and they may name the patient."""
+    import pydicom
+
+    level = pydicom.config.logger.level
+    pydicom.config.logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        pydicom.config.logger.setLevel(level)
+
+
+def _element(dataset: object, keyword: str) -> object:
+    """The value of an element; ``None`` when it is absent or damaged (pydicom decodes on access and raises many kinds)."""
+    try:
+        return dataset.get(keyword)
+    except Exception:
+        return None
+
+
 def numbers(dataset: object, keyword: str) -> tuple[float, ...]:
     """The finite numbers of an element; empty when it is absent, empty or not numeric."""
+    value = _element(dataset, keyword)
+    if value is None or (isinstance(value, (str, bytes)) and not value):
+        return ()
     try:
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return ()
         many = list(value) if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
         found = tuple(float(v) for v in many)
-    except (TypeError, ValueError, OverflowError, AttributeError, KeyError, NotImplementedError):
+    except (TypeError, ValueError, OverflowError):
         return ()
     return found if all(math.isfinite(v) for v in found) else ()
 
 
 def text(dataset: object, keyword: str) -> str:
-    """The text of an element, stripped; empty when absent."""
-    try:
-        value = dataset.get(keyword)
-        if value is None:
-            return ""
-        return " ".join(str(value if isinstance(value, str) else "\\".join(map(str, value)) if hasattr(value, "__iter__") else value).split())
-    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError):
+    """The text of an element, stripped, several values joined by a backslash; empty when absent."""
+    value = _element(dataset, keyword)
+    if value is None or isinstance(value, bytes):
         return ""
+    whole = value if isinstance(value, str) or not hasattr(value, "__iter__") else "\\".join(map(str, value))
+    return " ".join(str(whole).split())
 
 
 def read_quantities(dataset: object, card: dict, frames: int) -> list[Quantity]:

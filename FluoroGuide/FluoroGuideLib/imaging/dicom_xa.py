@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, patient_angles
-from .dicom_tags import Quantity, numbers, orientation_warning, read_quantities, text
+from .dicom_tags import Quantity, numbers, orientation_warning, quiet_pydicom, read_quantities, text
 from .geometry_card import Orientation, check_card
 from .preprocess import normalize
 from .xa_writer import write_xa
@@ -151,11 +151,12 @@ def read_run(path: str | Path, geometry: dict | None = None) -> XrayRun:
     """
     path = Path(path)
     card = check_card(geometry or {})
-    dataset = read_header(path)
-    frames, padding = _read_pixels(path, dataset)
-    mask = shutter_mask(dataset, *frames.shape[1:])
-    mask = (mask[None] & ~padding) if padding is not None else mask[None]
-    return _assemble(dataset, frames, mask, card, path.name, _facts(dataset, len(frames)))
+    with quiet_pydicom():
+        dataset = read_header(path)
+        frames, padding = _read_pixels(path, dataset)
+        mask = shutter_mask(dataset, *frames.shape[1:])
+        mask = (mask[None] & ~padding) if padding is not None else mask[None]
+        return _assemble(dataset, frames, mask, card, path.name, _facts(dataset, len(frames)))
 
 
 def picture_run(frames: np.ndarray, card: dict, source: str) -> XrayRun:
@@ -195,10 +196,14 @@ def read_header(path: str | Path) -> object:
         raise FluoroGuideError("The X-ray file does not exist", path.name, "Check the path")
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        elements = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 - iterating a Dataset decodes its values
+        cut = any(e.is_raw and e.length != 0xFFFFFFFF and e.value is not None and len(e.value) < e.length for e in elements)
         modality = text(dataset, "Modality")
         shape = [int(v) for k in ("Rows", "Columns") for v in numbers(dataset, k)[:1]]
     except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user
         raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
+    if cut:  # GDCM would take memory for the promised length
+        raise FluoroGuideError("The DICOM file ends within its header", path.name, "Copy or export it again")
     if len(shape) != 2 or min(shape) < 1:
         raise FluoroGuideError("The DICOM object holds no picture", f"{path.name}, {modality or 'no modality'}", "Give an XA or RF image")
     if (numbers(dataset, "SamplesPerPixel") or (1.0,))[0] != 1 or not text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
@@ -208,7 +213,20 @@ def read_header(path: str | Path) -> object:
     count = int((numbers(dataset, "NumberOfFrames") or (1.0,))[0])
     if count < 1 or float(shape[0]) * shape[1] * count > MAX_PIXELS:
         raise FluoroGuideError("The DICOM run has an impossible size", f"{path.name}, {count} frames of {shape[1]} x {shape[0]}", "Check the file")
+    _check_file_size(path, dataset, float(shape[0]) * shape[1] * count)
     return dataset
+
+
+def _check_file_size(path: Path, dataset: object, pixels: float) -> None:
+    """Refuse a header that promises more than the file can hold, before memory is taken for it."""
+    from pydicom.uid import UID
+
+    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    compressed = syntax.is_private or syntax.is_deflated or syntax.is_encapsulated if syntax.is_transfer_syntax or syntax.is_private else True
+    bytes_each = (numbers(dataset, "BitsAllocated") or (8.0,))[0] / 8
+    # 1000 times is far beyond what JPEG reaches on a picture that shows anything.
+    if pixels * bytes_each > (1000 if compressed else 1) * path.stat().st_size:
+        raise FluoroGuideError("The DICOM header promises more pixels than the file can hold", path.name, "Copy or export it again")
 
 
 def _read_pixels(path: Path, dataset: object) -> tuple[np.ndarray, np.ndarray | None]:
@@ -252,15 +270,14 @@ def _decode(path: Path, inverted_display: bool) -> np.ndarray:
 
 def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
     """Apply a Modality LUT Sequence (PS3.3 C.11.1); a rescale slope and intercept was applied by GDCM already."""
-    sequence = dataset.get("ModalityLUTSequence")
-    if not sequence or np.issubdtype(pixels.dtype, np.floating):
+    if np.issubdtype(pixels.dtype, np.floating):
         return pixels
     try:
-        item = sequence[0]
+        item = dataset.ModalityLUTSequence[0]
         entries, first = int(item.LUTDescriptor[0]) or 65536, int(item.LUTDescriptor[1])
         data = item.LUTData
         table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data, np.int64).ravel()
-    except (AttributeError, IndexError, TypeError, ValueError):
+    except Exception:  # none there, or damaged: pydicom raises many kinds
         return pixels
     if len(table) < 2 or len(table) not in (entries, (entries + 1) // 2):
         return pixels

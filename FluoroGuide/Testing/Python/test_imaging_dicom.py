@@ -68,7 +68,8 @@ def test_a_written_file_has_what_the_standard_requires(tmp_path):
     for keyword in (  # type 1 and 2 of the XA IOD (PS3.3 A.14) for this kind of object
         "StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
         "AccessionNumber", "ReferringPhysicianName", "StudyID", "SeriesNumber", "Manufacturer", "InstanceNumber", "ImageType",
-        "FrameIncrementPointer",        "NumberOfFrames", "FrameTime", "PixelIntensityRelationship", "KVP", "RadiationSetting", "PositionerPrimaryAngle", "PositionerSecondaryAngle",
+        "FrameIncrementPointer", "NumberOfFrames", "FrameTime", "PixelIntensityRelationship", "KVP", "RadiationSetting",
+        "PositionerPrimaryAngle", "PositionerSecondaryAngle",
         "PositionerMotion", "PatientOrientation", "ExposureTime", "XRayTubeCurrent", "Exposure",
     ):
         assert keyword in d, keyword
@@ -231,6 +232,33 @@ def test_wrong_tags(tmp_path, change, words):
     changed(tmp_path / "x.dcm", **change)
     with pytest.raises(FluoroGuideError, match=words):
         read_run(tmp_path / "x.dcm")
+
+
+def test_a_header_that_promises_too_much_is_refused_at_once(tmp_path):
+    write_xa(tmp_path / "x.dcm", picture(), **GEOMETRY)
+    changed(tmp_path / "x.dcm", NumberOfFrames=20000)
+    with pytest.raises(FluoroGuideError, match="more pixels than the file can hold"):
+        read_run(tmp_path / "x.dcm")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_headers_give_one_sentence(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    write_xa(tmp_path / "x.dcm", np.stack([picture(64, 64, (9, 9))] * 3), **GEOMETRY, shutter=(2, 60, 2, 60), primary_increments_deg=[0, 1, 2])
+    whole = bytearray((tmp_path / "x.dcm").read_bytes())
+    header = len(whole) - 3 * 64 * 64
+    for _ in range(40):
+        data = bytearray(whole)
+        for place in rng.integers(132, header, 3):
+            data[place] = rng.integers(0, 256)
+        (tmp_path / "y.dcm").write_bytes(data)
+        sentence = ""
+        try:
+            run = read_run(tmp_path / "y.dcm")
+            run.image(len(run.frames) - 1)
+        except FluoroGuideError as error:
+            sentence = str(error)
+        assert "\n" not in sentence
 
 
 def test_wrong_files(tmp_path):
