@@ -209,6 +209,32 @@ def read_case(host: Host) -> dict:
     }
 
 
+def find_nodes(host: Host) -> CaseNodes:
+    """The nodes of the scene's case, after a load for instance.
+
+    ``overlays`` is empty: what a saved overlay was computed from is not stored; compute it anew and make an
+    :class:`~FluoroGuideLib.scene.overlay_nodes.XrayOverlay`, which takes over its view's nodes.
+
+    Raises
+    ------
+    FluoroGuideError
+        The scene has no case.
+    """
+    case = find(host, "case")
+    if case is None:
+        raise FluoroGuideError("The scene holds no FluoroGuide case", None, "Load a case file, or start a new case")
+
+    def in_order(role: str) -> list[Any]:
+        return sorted(find_all(host, role), key=lambda n: int(n.GetAttribute("FluoroGuide.key")))
+
+    texts = {r: find(host, r) for r in ("registration", "plan", "placement", "dose", "record")} | {"needle": find(host, "needle-numbers")}
+    return CaseNodes(
+        case, find_folder(host), find(host, "volume"), find(host, "pose"), in_order("xray"), [], in_order("carm"), in_order("trajectory"),
+        find(host, "targets"), find_all(host, "outline"), find(host, "needle"), find(host, "placement-table"), find(host, "dose-table"),
+        {role: node for role, node in texts.items() if node is not None},
+    )
+
+
 def read_volume_image(host: Host) -> Any | None:
     """A SimpleITK copy of the case's volume in its own LPS frame (the pose is not applied), or None."""
     node = find(host, "volume")

@@ -12,8 +12,8 @@ from .host import Host
 from .nodes import find, obtain, set_volume
 from .xray_view import view_name
 
-BONE_HU = 250.0
-"""Threshold of the display surface: between soft tissue (below 100 HU, with contrast about 200) and cortical bone."""
+BONE_HU = 200.0
+"""Threshold of the display surface: above soft tissue (below 100 HU), low enough that thin cortex of old bone stays closed."""
 BONE_TRIANGLES = 200_000
 CARM_COLORS = ((0.29, 0.56, 0.85), (0.85, 0.60, 0.29), (0.45, 0.75, 0.45), (0.75, 0.45, 0.70))
 

@@ -21,6 +21,8 @@ from .host import Host
 from .models import build_bone, polylines, set_model
 from .nodes import find_all, remove
 from .offscreen import slice_window, three_d_window, write_png
+from .plan_nodes import COLORS
+from .record_nodes import NEEDLE_COLOR
 from .xray_view import read_xray_node, upright_slice_to_ras
 
 PLANES = ("axial", "sagittal", "coronal")
@@ -115,6 +117,7 @@ def ct_slice_picture(host: Host, nodes: CaseNodes, plane: str = "axial", size: t
         field = max(2 * MARGIN_MM + np.linalg.norm(ends[1] - ends[0]) * 1.3, 120.0)
         window.node.SetFieldOfView(*(field * np.array(size) / min(size)), 1.0)
         window.node.UpdateMatrices()
+        _annotate(window.renderer, matrix, nodes.needle is not None)
         return window.image()
 
 
@@ -131,6 +134,40 @@ def ct_slice_png(
         No volume, no trajectory, an unknown plane, no OpenGL, or a file that cannot be written.
     """
     return write_png(path, ct_slice_picture(host, nodes, plane, size, trajectory))
+
+
+def side_letter(direction_ras: np.ndarray) -> str:
+    """The letter of the patient side that a direction (3,), RAS, points to most: R L A P H F."""
+    axis = int(np.argmax(np.abs(direction_ras)))
+    return ("RL", "AP", "HF")[axis][0 if direction_ras[axis] > 0 else 1]
+
+
+def _annotate(renderer: Any, slice_to_ras: np.ndarray, achieved: bool) -> None:
+    """Orientation letters at the borders and a legend of the lines."""
+    right, up = slice_to_ras[:3, 0], slice_to_ras[:3, 1]
+    white = (1.0, 1.0, 1.0)
+    texts = [
+        (side_letter(-right), 0.015, 0.49, white), (side_letter(right), 0.965, 0.49, white), (side_letter(up), 0.49, 0.955, white),
+        (side_letter(-up), 0.49, 0.015, white), ("planned", 0.02, 0.06, COLORS["plan"]),
+    ]
+    if achieved:
+        texts.append(("achieved", 0.02, 0.02, NEEDLE_COLOR))
+    for text, x, y, color in texts:
+        renderer.AddViewProp(_text(text, x, y, color))
+
+
+def _text(text: str, x: float, y: float, color: tuple[float, float, float]) -> Any:
+    """A text at a place given in parts of the picture's width and height from below left."""
+    import vtk
+
+    actor = vtk.vtkTextActor()
+    actor.SetInput(text)
+    actor.GetPositionCoordinate().SetCoordinateSystemToNormalizedViewport()
+    actor.SetPosition(x, y)
+    actor.GetTextProperty().SetFontSize(18)
+    actor.GetTextProperty().SetShadow(True)
+    actor.GetTextProperty().SetColor(*color)
+    return actor
 
 
 def world_points(markups: Any) -> np.ndarray:
@@ -193,6 +230,9 @@ def three_d_picture(
         _aim(window.renderer, free_direction_lps(views) if direction_lps is None else direction_lps)
         if radius_mm is not None:
             _close_up(window.renderer, _middle(nodes), radius_mm)
+        elif views:
+            corners = [v.pixel_mm([(0, 0), (v.columns, 0), (0, v.rows), (v.columns, v.rows)]) for v in views]
+            _fit(window.renderer, ras_from_lps(np.vstack([*corners, [v.source_mm for v in views]])), size)
         return window.image()
 
 
@@ -270,7 +310,27 @@ def _aim(renderer: Any, direction_lps: Any) -> None:
     camera.SetViewUp(0, 0, 1)
     camera.SetViewAngle(30)
     renderer.ResetCamera()
-    camera.Zoom(1.25)
+    renderer.ResetCameraClippingRange()
+
+
+def _fit(renderer: Any, points_ras_mm: np.ndarray, size: tuple[int, int], margin: float = 0.92) -> None:
+    """Move the camera, keeping its direction, so that all points (N, 3) just fit; a bounding sphere would leave half of it empty."""
+    camera = renderer.GetActiveCamera()
+    ahead, up = np.array(camera.GetDirectionOfProjection()), np.array(camera.GetViewUp())
+    across = np.cross(ahead, up)
+    across /= np.linalg.norm(across)
+    up = np.cross(across, ahead)
+    slope = margin * np.tan(np.radians(camera.GetViewAngle() / 2))
+    position = points_ras_mm.mean(axis=0)
+    distances = []
+    for axis, limit in ((across, slope * size[0] / size[1]), (up, slope)):
+        side, depth = (points_ras_mm - position) @ axis, (points_ras_mm - position) @ ahead
+        # |side - shift| <= limit * (depth + distance) for all points, with the least distance
+        high, low = (side - limit * depth).max(), (-side - limit * depth).max()
+        position = position + axis * (high - low) / 2
+        distances.append((high + low) / 2 / limit)
+    camera.SetFocalPoint(*position)
+    camera.SetPosition(*(position - max(distances) * ahead))
     renderer.ResetCameraClippingRange()
 
 

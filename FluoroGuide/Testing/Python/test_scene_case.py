@@ -335,7 +335,10 @@ def test_layout_is_registered_once_and_makes_both_views_in_their_own_groups(a_ho
 
 def test_tables_say_units_and_what_is_not_known():
     rows = record_nodes.rows_of({"tip_mm": 1.23456789, "dap_gy_m2": None, "warnings": [], "events": [{"kvp": 70}], "axis": [0.0, 1.0]})
-    assert rows == [("tip_mm", "1.23457", "mm"), ("dap_gy_m2", "not known", ""), ("warnings", "none", ""), ("events[1].kvp", "70", ""), ("axis", "0, 1", "")]
+    assert rows == [
+        ("tip_mm", "1.23457", "mm"), ("dap_gy_m2", "not known", ""), ("warnings", "none", ""),
+        ("events[1].kvp", "70", ""), ("axis", "0, 1", ""),
+    ]
 
 
 def test_placement_dose_and_record_come_back_whole(a_host, tmp_path):

@@ -96,6 +96,31 @@ def test_stale_overlay_has_no_colour(a_host):
     assert np.ptp(pictures.xray_view_picture(a_host, nodes, 0).astype(int), axis=2).max() <= 2
 
 
+def test_a_loaded_case_gives_the_same_pictures(a_host, tmp_path):
+    view = VIEWS["oblique"]
+    line = [Shape("needle", "n", np.array([[100.0, 120], [210, 150]]), (213, 94, 0, 255), 2, "planned")]
+    data = a_ct_case()
+    data.overlays = {0: line}
+    nodes = case.build(a_host, data)
+    before = [pictures.xray_view_picture(a_host, nodes, 0), pictures.ct_slice_picture(a_host, nodes, "sagittal", (300, 300))]
+    path = case.save_mrb(a_host, tmp_path / "c.mrb")
+    a_host.scene.Clear(0)
+    case.load_mrb(a_host, path)
+    nodes = case.find_nodes(a_host)
+    assert [n.GetName() for n in nodes.xrays] == ["X-ray A (LAO 30.0 CRA 20.0)", "X-ray B (RAO 90.0)"]
+    assert len(nodes.carms) == 2
+    assert nodes.overlays == []
+    after = [pictures.xray_view_picture(a_host, nodes, 0), pictures.ct_slice_picture(a_host, nodes, "sagittal", (300, 300))]
+    for old, new in zip(before, after):
+        assert (np.abs(old.astype(int) - new).max(axis=2) > 8).mean() < 0.002
+    from FluoroGuideLib.scene.overlay_nodes import XrayOverlay
+
+    count = a_host.scene.GetNumberOfNodes()
+    XrayOverlay(a_host, view, 0).update(line)
+    XrayOverlay(a_host, view, 0).clear()
+    assert a_host.scene.GetNumberOfNodes() <= count  # taken over, not doubled
+
+
 def a_head_and_marker():
     """60 mm cube of 'soft tissue' with a bone block in the patient's left, anterior, superior corner (LPS: +x, -y, +z)."""
     voxels = np.full((60, 60, 60), 40, np.int16)
@@ -186,6 +211,11 @@ def test_three_d_keeps_head_up_and_patient_left_on_the_right_seen_from_the_front
     blue = np.argwhere(picture[..., 2] > picture[..., 0] + 60)
     bone = np.argwhere(picture[..., 0] > picture[..., 2] + 15)
     assert bone[:, 1].mean() > blue[:, 1].mean() + 20
+
+
+def test_side_letters_of_a_tilted_slice():
+    # RAS: +x right, +y anterior, +z head
+    assert [pictures.side_letter(np.array(v)) for v in ((-0.9, 0.3, 0.2), (0.1, -0.8, 0.1), (0.2, 0.3, -0.9), (0, 0, 1))] == ["L", "P", "F", "H"]
 
 
 def test_views_do_not_look_through_a_detector():
