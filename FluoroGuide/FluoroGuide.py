@@ -81,7 +81,8 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = self.panel = self._parameterNode = self._guiTag = None
+        self.logic = self.panel = self._parameterNode = self._guiTag = self._userLayout = None
+        self._entered = False
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -109,12 +110,37 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel = None
 
     def enter(self):
+        self._entered = True
         self.initializeParameterNode()
+        self.logic.session.warm_up()
+        self.showLayout()
         self.panel.show_xrays()
 
     def exit(self):
-        self.panel.leave()
-        self.setParameterNode(None)
+        self._entered = False
+        if self.panel is not None:
+            self.panel.leave()
+            self.setParameterNode(None)
+            self.restoreLayout()
+
+    def showLayout(self):
+        """The layout with both X-ray views; the user's own comes back on exit."""
+        from FluoroGuideLib.scene import host, xray_view
+
+        layoutManager = slicer.app.layoutManager()
+        if layoutManager is not None and xray_view.register_layout(host.start()):
+            self._userLayout = layoutManager.layoutLogic().GetLayoutNode().GetViewArrangement()
+            layoutManager.setLayout(xray_view.LAYOUT_ID)
+
+    def restoreLayout(self):
+        """The user's layout, unless they chose another one meanwhile."""
+        from FluoroGuideLib.scene import xray_view
+
+        layoutManager, previous, self._userLayout = slicer.app.layoutManager(), self._userLayout, None
+        if layoutManager is None or previous in (None, xray_view.LAYOUT_ID):
+            return
+        if layoutManager.layoutLogic().GetLayoutNode().GetViewArrangement() == xray_view.LAYOUT_ID:
+            layoutManager.setLayout(previous)
 
     def onReload(self):
         """Slicer reloads this file only; the library is forgotten so that it is read again too."""
@@ -129,6 +155,8 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneReady(self, caller=None, event=None):
         # Not only while the module is entered: after a reload Slicer says it is not, and the panel would stay dead.
         self.initializeParameterNode()
+        if self._entered:
+            self.panel.show_xrays()  # closing a scene turned the X-ray views
 
     def initializeParameterNode(self):
         self.setParameterNode(self.logic.getParameterNode())
@@ -186,11 +214,11 @@ class FluoroGuideLogic(ScriptedLoadableModuleLogic):
 
     def recordPlacement(self, planLineNode, xrayNodes, procedure=""):
         """Add the located needle to the record in the scene.  Returns the ``Placement``."""
-        return self.session.record_placement(planLineNode, xrayNodes, procedure)
+        return self.session.recorder.add_placement(planLineNode, xrayNodes, procedure)
 
     def saveRecord(self, path):
         """Write the record as JSON."""
-        return self.session.save_record(path)
+        return self.session.recorder.save(path)
 
     def loadSampleCase(self):
         """Make the phantom case in the scene and choose its nodes.  Returns the nodes and the ``SampleCase``."""

@@ -24,7 +24,7 @@ class GuideSection(Section):
         for index, button in enumerate((self.ui.fgMarkAButton, self.ui.fgMarkBButton)):
             allow(button, self._missing(index), self.tool_tip(button))
             self._watches[index].set(self.session.existing_mark_node(index) if self.choices else None)
-        show_banner(self.ui.fgNeedleResult, *self._result())
+        show_banner(self.ui.fgNeedleResult, *self._result(), big=True)
 
     def _missing(self, index: int) -> str:
         node = self.panel.xray(index)

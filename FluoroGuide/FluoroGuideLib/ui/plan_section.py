@@ -26,9 +26,8 @@ class PlanSection(Section):
         show_text(self.ui.fgPlanResult, self._summary())
 
     def _summary(self) -> str:
-        missing = self.panel.missing_plan()
-        if missing:
-            return missing
+        if self.panel.missing_plan():
+            return ""
         try:
             item = self.session.line_path(self.choices.volume, self.choices.planLine)
         except FluoroGuideError as error:

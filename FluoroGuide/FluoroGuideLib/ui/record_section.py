@@ -23,7 +23,7 @@ class RecordSection(Section):
 
     def refresh(self) -> None:
         """Placements and dose of now."""
-        record = self.session.record
+        record = self.session.recorder.record
         missing = self.panel.missing_inputs() or self.panel.guide.missing()
         allow(self.ui.fgRecordButton, missing, self.tool_tip(self.ui.fgRecordButton))
         allow(self.ui.fgDoseButton, "" if self.choices else _("The module is not ready yet."), self.tool_tip(self.ui.fgDoseButton))
@@ -49,7 +49,7 @@ class RecordSection(Section):
 
     def _record(self) -> None:
         p = self.choices
-        placement = self.session.record_placement(p.planLine, self.panel.xrays(), p.procedureName)
+        placement = self.session.recorder.add_placement(p.planLine, self.panel.xrays(), p.procedureName)
         self.panel.tell("pass", _("Recorded."), _("{name}: tip {distance:.1f} mm from the target.").format(
             name=placement.trajectory.name, distance=placement.deviation.tip_mm,
         ))
@@ -57,11 +57,11 @@ class RecordSection(Section):
     def _dose(self) -> None:
         path = self.panel.dialogs.open_file(_("Read dose"), _("DICOM files (*.dcm *.ima);;All files (*)"))
         if path:
-            self.session.add_dose(path, self.choices.procedureName)
+            self.session.recorder.add_dose(path, self.choices.procedureName)
             self.panel.tell("idle", _("Dose read."), "")
 
     def _export(self) -> None:
         path = self.panel.dialogs.save_file(_("Export the record"), "record.json", _("FluoroGuide record (*.json)"))
         if path:
-            self.session.save_record(path)
+            self.session.recorder.save(path)
             self.panel.tell("pass", _("Record written."), _("It holds no patient identifiers."))

@@ -22,12 +22,11 @@ from ..guidance.overlay import plan_overlay
 from ..guidance.triangulation import NeedlePose, locate_needle, needle_in_volume
 from ..imaging.xray import XrayImage
 from ..planning.plan import Plan, Trajectory
-from ..record.placement import Placement, placement_of
-from ..record.record import ProcedureRecord, utc_now
+from ..record.record import utc_now
 from ..registration.result import Registration
 from ..scene.case import CASE_VERSION
 from ..scene.host import Host
-from ..scene.nodes import KEY, ROLE, find, find_all, obtain, plain, references, text_node, text_value, volume_image
+from ..scene.nodes import KEY, ROLE, find, find_all, obtain, references, text_node, volume_image
 from ..scene.overlay_nodes import XrayOverlay
 from ..scene.plan_nodes import build_plan, read_plan_nodes
 from ..scene.record_nodes import (
@@ -36,13 +35,12 @@ from ..scene.record_nodes import (
     build_needle,
     build_pose,
     build_registration,
-    build_table,
     read_needle,
-    read_object,
     read_pose,
     read_registration,
 )
 from ..scene.xray_view import UprightLock, build_xray, pixels_to_ras, read_xray_node, show_upright, slice_nodes, view_name
+from .recorder import Recorder
 
 TRAJECTORY = "FluoroGuide.trajectory"
 STAMP = "FluoroGuide.registered"
@@ -67,7 +65,7 @@ class CaseSession:
         self._volume: tuple[tuple, Any] | None = None
         self._overlays: dict[int, XrayOverlay] = {}
         self._locks: list[UprightLock] = []
-        self._record: ProcedureRecord | None = None
+        self.recorder = Recorder(self)
 
     @property
     def host(self) -> Host:
@@ -81,6 +79,10 @@ class CaseSession:
             self._engine = self._make_engine()
         return self._engine
 
+    def warm_up(self) -> None:
+        """Let the registration process start and compile while the user plans."""
+        self.engine.warm_up()
+
     def close(self) -> None:
         """End the registration process and let go of the views."""
         self.forget()
@@ -92,7 +94,8 @@ class CaseSession:
         """Drop what belongs to the nodes of the scene of now (before it is closed)."""
         self.release_views()
         self._overlays.clear()
-        self._volume = self._record = None
+        self._volume = None
+        self.recorder.forget()
 
     # ---- X-rays ---------------------------------------------------------------------------------------------------
     def load_xray(self, path: str | Path, index: int, card: dict | None = None) -> Any:
@@ -351,84 +354,6 @@ class CaseSession:
         item = plan.trajectory(name)
         inside = needle_in_volume(needle, registration.pose, registration)
         return deviation(item, inside.tip_mm, inside.axis, inside.tip_covariance_mm2, plan.tolerance_mm(item))
-
-    # ---- record -----------------------------------------------------------------------------------------------------
-    @property
-    def record(self) -> ProcedureRecord | None:
-        """The record that the scene holds."""
-        stored = text_value(self.host, "record")
-        if stored is None:
-            self._record = None
-        elif self._record is None or self._record.record_id != stored.get("record_id"):
-            self._record = read_object(self.host, "record", "..record.record", "ProcedureRecord")
-        return self._record  # kept, because its clock runs on between two events
-
-    def record_placement(self, line: Any, xrays: Sequence[Any], procedure: str) -> Placement:
-        """Add the located needle, against the planned ``line``, to the record in the scene.
-
-        Raises
-        ------
-        FluoroGuideError
-            There is no registration, plan or located needle.
-        """
-        registration, needle, plan = self.registration, self.needle, read_plan_nodes(self.host)
-        if registration is None or needle is None or plan is None:
-            raise FluoroGuideError("There is no located needle to record", None, "Register, then mark the needle in both X-rays")
-        record = self.record or ProcedureRecord.of_plan(plan)
-        record.plan, record.procedure = plan, procedure.strip() or plan.procedure
-        images = [self.xray_image(node) for node in xrays]
-        self._add_circumstances(record, images, registration)
-        inside = needle_in_volume(needle, registration.pose, registration)
-        angles = [describe_angles(*image.view.angles_deg) for image in images]
-        placement = placement_of(
-            plan, inside, plan.trajectory(line.GetAttribute(TRAJECTORY)), views=angles, registration_verdict=registration.verdict, utc=utc_now(),
-        )
-        record.add_placement(placement)
-        self._store(record)
-        return placement
-
-    @staticmethod
-    def _add_circumstances(record: ProcedureRecord, images: Sequence[XrayImage], registration: Registration) -> None:
-        """Views and registration, unless the record has them already."""
-        for index, image in enumerate(images):
-            name, view = f"X-ray {view_name(index)[-1]}", plain(image.view)
-            if not any(v["name"] == name and v["view"] == view for v in record.views):
-                record.add_view(name, image.view, image.assumptions)
-        pose = registration.pose.tolist()
-        if not any(r["pose_matrix"] == pose for r in record.registrations):
-            record.add_registration(registration)
-
-    def add_dose(self, path: str | Path, procedure: str) -> Any:
-        """Read a dose report (or X-ray headers) into the record; returns the ``DoseSummary``."""
-        from ..record.dose import read_dose
-
-        dose = read_dose(path)
-        plan = read_plan_nodes(self.host)
-        record = self.record or (ProcedureRecord.of_plan(plan) if plan is not None else ProcedureRecord(procedure.strip() or "not told"))
-        record.set_dose(dose)
-        build_table(self.host, "dose", "Dose", record.dose)
-        self._store(record)
-        return record.dose
-
-    def _store(self, record: ProcedureRecord) -> None:
-        text_node(self.host, "record", "Procedure record", plain(record))
-        self._record = record
-        if record.placements:
-            build_table(self.host, "placement", "Placement", record.placements)
-        self.refresh_folder()
-
-    def save_record(self, path: str | Path) -> Path:
-        """Write the record as JSON.
-
-        Raises
-        ------
-        FluoroGuideError
-            There is nothing to write, or the file cannot be written.
-        """
-        if self.record is None:
-            raise FluoroGuideError("There is no record yet", None, "Record a placement or read a dose report first")
-        self.record.write(path)
-        return Path(path)
 
     # ---- folder -----------------------------------------------------------------------------------------------------
     def refresh_folder(self) -> None:

@@ -10,19 +10,22 @@ import qt
 
 COLORS = {"pass": "#2e7d32", "warn": "#b26a00", "fail": "#b3261e", "idle": "#666666"}
 """White text on each of them has a contrast of at least 4.5; the verdict is always written in words too."""
+ROW_PX, MOST_ROWS = 22, 6
 _BOX = "QLabel {{ color: white; background: {}; border-radius: 3px; padding: 4px 6px; }}"
 
 
-def show_banner(label: Any, kind: str, word: str, text: str) -> None:
-    """A coloured box with a word in bold and a sentence; without text the label is hidden."""
+def show_banner(label: Any, kind: str, word: str, text: str, big: bool = False) -> None:
+    """A coloured box with a word in bold (``big``: to be read from the table) and a sentence; without text it is hidden."""
     label.setVisible(bool(text))
-    label.setText(f"<b>{escape(word)}</b>&nbsp; {escape(text)}" if text else "")
+    size = " style='font-size: x-large'" if big else ""
+    label.setText(f"<b{size}>{escape(word)}</b>&nbsp; {escape(text)}" if text else "")
     label.setStyleSheet(_BOX.format(COLORS[kind]) if text else "")
 
 
 def show_text(label: Any, text: str) -> None:
     """Plain words; without text the label is hidden, so that no gap stays."""
-    label.setText(escape(text))
+    label.setTextFormat(qt.Qt.PlainText)
+    label.setText(text)
     label.setVisible(bool(text))
 
 
@@ -35,7 +38,7 @@ def allow(button: Any, missing: str, tool_tip: str) -> None:
 def prepare_table(table: Any) -> None:
     """First column takes the room; no row numbers; rows as low as the text."""
     table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(22)
+    table.verticalHeader().setDefaultSectionSize(ROW_PX)
     table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
     for column in range(1, table.columnCount):
         table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
@@ -45,6 +48,7 @@ def fill_table(table: Any, rows: Sequence[Sequence[str]]) -> None:
     """Texts into a table; numbers (all but the first column) to the right.  An empty table is hidden."""
     table.setVisible(bool(rows))
     table.setRowCount(len(rows))
+    table.setFixedHeight(ROW_PX * min(len(rows), MOST_ROWS) + 28)
     for r, row in enumerate(rows):
         for c, text in enumerate(row):
             item = qt.QTableWidgetItem(text)

@@ -25,6 +25,7 @@ class XraySection(Section):
         for index, (button, label) in enumerate(((self.ui.fgLoadAButton, self.ui.fgXrayAResult), (self.ui.fgLoadBButton, self.ui.fgXrayBResult))):
             allow(button, "" if self.choices else _("The module is not ready yet."), self.tool_tip(button))
             node = self.panel.xray(index)
+            self.ui.fgGeometryValues.setVisible(bool(self.choices and self.choices.useEnteredGeometry))
             show_text(label, self._described(node) if node is not None else "")
 
     def _described(self, node: Any) -> str:

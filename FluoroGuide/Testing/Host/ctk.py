@@ -20,7 +20,7 @@ class ctkCollapsibleButton(qt.PythonQtObject, qt.QtWidgets.QAbstractButton):
         self.setChecked(True)
         self.setContentsMargins(0, _HEADER_PX, 0, 0)
         self.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Minimum)
-        qt.QtCore.QObject.connect(self, qt.SIGNAL("toggled(bool)"), self._host_toggled)
+        self.toggled.connect(self._host_toggled)
 
     def _host_toggled(self, checked):
         self._host_collapsed = not checked

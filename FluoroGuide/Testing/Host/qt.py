@@ -4,6 +4,7 @@ It proves wiring, not looks.  Where PythonQt silently does nothing (a misspelt s
 attribute on a C++ widget) this stand-in raises, so that such code fails in a test before it fails in Slicer.
 """
 
+import ctypes
 import inspect
 import os
 import re
@@ -13,6 +14,11 @@ import weakref
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 from PySide6 import QtCore, QtGui, QtWidgets
+
+if sys.version_info < (3, 12):
+    # PySide6 6.12 is built for a Python whose None is immortal: before 3.12 every call that returns nothing takes one
+    # reference from None, and the process aborts when none is left.  Give it as many as no test can use up.
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 _ABSENT = {"Signal", "Slot", "Property", "QVariant"}  # not usable, or absent, in PythonQt
 for _module in (QtCore, QtGui, QtWidgets):
@@ -124,6 +130,12 @@ def _connect(self, signal, slot):
     return True
 
 
+def connect_quietly(sender, signal, slot):
+    """A connection made inside Qt (by a .ui file): checked like any other, but not the module's to undo."""
+    attribute = _check_signal(sender, signal)
+    getattr(sender, attribute or signal.partition("(")[0]).connect(lambda *arguments: slot(*arguments))
+
+
 def _disconnect(self, signal, slot=None):
     attribute = _check_signal(self, signal)
     mine = [c for c in _connected.get(self, ()) if c[0] == signal and (slot is None or c[1] == slot)]
@@ -175,7 +187,7 @@ class PythonQtObject:
 
     def __setattr__(self, name, value):
         known = inspect.getattr_static(type(self), name, None)
-        if loading_ui:
+        if loading_ui and not name.startswith("_host_"):
             return  # PySide's loader puts children on their parent; PythonQt's does not
         is_property = hasattr(known, "__set__") or isinstance(known, QtCore.Property)
         if self.HOST_CPP and not name.startswith("_host_") and not is_property:

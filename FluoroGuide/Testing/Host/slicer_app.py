@@ -7,9 +7,11 @@ again.  It proves wiring, not looks; the module's own ``FluoroGuideTest`` runs i
 import importlib.util
 import sys
 import types
+import weakref
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import shiboken6
 import slicer
 import slicer.util
 import vtk
@@ -45,6 +47,18 @@ class qMRMLWidget(qt.PythonQtObject, qt.QtWidgets.QWidget):
 def _flag(name, kind, default):
     key = "_host_flag_" + name
     return Property(kind, lambda self: getattr(self, key, default) if key in vars(self) else default, lambda self, v: vars(self).__setitem__(key, v))
+
+
+def _while_alive(widget, method):
+    """An observer that neither keeps a widget alive nor calls it after its end (in Slicer the destructor disconnects)."""
+    kept = weakref.ref(widget)
+
+    def call(*_):
+        found = kept()
+        if found is not None and shiboken6.isValid(found):
+            getattr(found, method)()
+
+    return call
 
 
 class qMRMLNodeComboBox(qt.PythonQtObject, qt.QtWidgets.QWidget):
@@ -87,7 +101,8 @@ class qMRMLNodeComboBox(qt.PythonQtObject, qt.QtWidgets.QWidget):
         self._host_scene, self._host_tags = scene, []
         if scene is not None:
             events = (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent, slicer.vtkMRMLScene.EndCloseEvent)
-            self._host_tags = [(scene, scene.AddObserver(e, lambda *_: self._host_refresh())) for e in events]
+            refresh = _while_alive(self, "_host_refresh")
+            self._host_tags = [(scene, scene.AddObserver(e, refresh)) for e in events]
         self._host_refresh()
 
     def mrmlScene(self):
@@ -213,7 +228,7 @@ def loadUI(path):
     named = {top.name: top, **{w.objectName: w for w in top.findChildren(qt.QtWidgets.QWidget) if w.objectName}}
     for c in connections:
         slot = getattr(named[c["receiver"]], c["slot"].partition("(")[0])
-        named[c["sender"]].connect(c["signal"], slot)
+        qt.connect_quietly(named[c["sender"]], c["signal"], slot)
     return top
 
 

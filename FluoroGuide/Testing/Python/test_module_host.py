@@ -310,7 +310,8 @@ def test_values_and_nodes_survive_another_wrapper_of_the_same_node(app):
     ("float", float, "QSpinBox", False), ("int", int, "QSpinBox", True), ("int", int, "QSlider", False), ("bool", bool, "QCheckBox", True),
     ("bool", bool, "QPushButton", True), ("bool", bool, "QToolButton", False), ("bool", bool, "QRadioButton", False),
     ("bool", bool, "ctkCollapsibleButton", False), ("str", str, "QLineEdit", True), ("str", str, "QPlainTextEdit", False),
-    ("str", str, "QComboBox", False), ("enum", _Side, "QComboBox", True), ("node", "node", "qMRMLNodeComboBox", True), ("list", list[str], "QLineEdit", False),
+    ("str", str, "QComboBox", False), ("enum", _Side, "QComboBox", True), ("node", "node", "qMRMLNodeComboBox", True),
+    ("list", list[str], "QLineEdit", False),
 ])
 def test_what_binds_to_what(app, kind, hint, widget, binds):
     import slicer
