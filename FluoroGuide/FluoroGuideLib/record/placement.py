@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..guidance.triangulation import NeedlePose
 from ..planning.jsonfile import plain, take
 from ..planning.plan import Plan, Trajectory, point_lps_mm
 from ..registration.result import radius_95
+from .compatibility import merged, stable_id, unknown
 
 METHODS = ("manual", "automatic")
 
@@ -46,6 +48,12 @@ class Placement:
         When it was measured, ISO text.
     warnings
         Sentences that go with the measurement.
+    placement_id
+        Random UUID: the placement's name in journals, exports and structured reports.
+    approved_utc
+        When it was approved, ISO text.
+    extra
+        Keys of the file that this version does not know: kept and written back.
     """
 
     trajectory: Trajectory
@@ -60,6 +68,9 @@ class Placement:
     registration_verdict: str | None = None
     utc: str | None = None
     warnings: tuple[str, ...] = ()
+    placement_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    approved_utc: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -79,19 +90,29 @@ class Placement:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
         parts = {"trajectory": self.trajectory.to_dict(), "deviation": self.deviation.to_dict()}
-        return plain({**data, **parts, "tip_error_95_mm": self.tip_error_95_mm})
+        return merged(plain({**data, **parts, "tip_error_95_mm": self.tip_error_95_mm}), self.extra)
 
     @classmethod
     def from_dict(cls, data: dict) -> Placement:
         """The placement written by :meth:`to_dict`."""
         required = {key: take(data, key, "placement") for key in ("trajectory", "tip_lps_mm", "axis_lps", "deviation")}
-        others = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data and f.name not in required}
-        return cls(
-            Trajectory.from_dict(required["trajectory"]), required["tip_lps_mm"], required["axis_lps"],
-            Deviation.from_dict(required["deviation"]), **others,
+        others = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data and f.name not in (*required, "extra")}
+        others.setdefault("placement_id", stable_id(data))
+        made = cls(
+            Trajectory.from_dict(required["trajectory"]), required["tip_lps_mm"], required["axis_lps"], _deviation(required["deviation"]), **others,
         )
+        return dataclasses.replace(made, extra=unknown(data, made.to_dict()))
+
+
+def _deviation(data: object) -> Deviation:
+    """The deviation, whatever else a later version wrote into it."""
+    needed = [f.name for f in dataclasses.fields(Deviation) if f.default is dataclasses.MISSING]
+    for key in needed:
+        take(data, key, "deviation")
+    names = {f.name for f in dataclasses.fields(Deviation)}
+    return Deviation.from_dict({k: v for k, v in data.items() if k in names})
 
 
 def placement_of(

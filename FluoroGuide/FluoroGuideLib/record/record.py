@@ -1,30 +1,30 @@
-"""The procedure record: plan, views, registrations, placements and dose of one procedure, as versioned JSON.
+"""The record of one procedure, as versioned JSON (``Resources/procedure_record.schema.json``, schema version 1).
 
-Schema version 0 is a draft (``Resources/procedure_record.schema.json``).  No patient identifiers by default.
+No patient identifiers by default.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import RESEARCH_NOTICE, __version__
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, describe_angles
-from ..planning.jsonfile import check_header, plain, read_json, take, write_json
+from ..planning.jsonfile import plain, read_json, take, write_json
 from ..planning.plan import LATERALITIES, Plan
 from ..registration.result import Registration
+from . import entries
+from .compatibility import NEW_IN_1, READABLE_FROM, RECORD_FORMAT, SCHEMA_VERSION, merged, normal_registration, normal_view, unknown, upgraded
 from .dose_model import DoseSummary
+from .key_images import KeyImage
 from .placement import Placement
 from .summary import summary_text
 
 __all__ = ["ProcedureRecord", "read_record", "summary_text", "utc_now", "write_record"]
-
-RECORD_FORMAT = "fluoroguide-record"
-SCHEMA_VERSION = 0
 
 
 def utc_now() -> str:
@@ -38,18 +38,30 @@ class ProcedureRecord:
 
     Attributes
     ----------
-    procedure, laterality, level
-        As in :class:`~FluoroGuideLib.planning.plan.Plan`.
+    procedure, laterality, level, approach
+        As in :class:`~FluoroGuideLib.planning.plan.Plan`; the approach in words.
     plan
         The plan as used, or None.
     patient_key
-        Pseudonym of the patient; None unless the user asks for one.
+        Pseudonym of the patient (:func:`~FluoroGuideLib.record.privacy.patient_key`), or None.
+    patient
+        Identifiers of the patient (``name``, ``id``, ...) when the user asked for them, else None.
+    equipment
+        The C-arm, in words, or None.
+    checklist
+        Answers with their times (:func:`~FluoroGuideLib.record.entries.checklist_answer`); the last answer to an item holds.
     views
         C-arm views used: dictionaries with ``name``, ``angles``, ``view`` (:meth:`CArmView.to_dict`), ``assumptions``, ``utc``.
     registrations
         Results (:meth:`Registration.to_dict`) with ``utc``.
     placements
         Achieved needles.
+    contrast, injectate, pain, aftercare
+        See :mod:`~FluoroGuideLib.record.entries`; ``aftercare`` has ``text`` and ``utc``.
+    complications
+        A list; empty: none occurred; None: not told.
+    key_images
+        Pictures worth keeping.
     dose
         Dose summary, or None: not recorded.
     timeline
@@ -64,6 +76,10 @@ class ProcedureRecord:
         Name and version that made the record.
     extra
         Keys of the file that this version does not know: kept and written back.
+    keeper
+        The :class:`~FluoroGuideLib.record.keeper.RecordKeeper` that journals each change, or None.
+    read_warnings
+        What was assumed when the record was read; not written.
     """
 
     procedure: str
@@ -77,10 +93,22 @@ class ProcedureRecord:
     dose: DoseSummary | None = None
     timeline: list[dict] = field(default_factory=list)
     notes: str = ""
+    patient: dict | None = None
+    approach: str | None = None
+    equipment: str | None = None
+    checklist: list[dict] = field(default_factory=list)
+    contrast: list[dict] = field(default_factory=list)
+    injectate: list[dict] = field(default_factory=list)
+    pain: list[dict] = field(default_factory=list)
+    complications: list[dict] | None = None
+    aftercare: list[dict] = field(default_factory=list)
+    key_images: list[KeyImage] = field(default_factory=list)
     record_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_utc: str = field(default_factory=utc_now)
     software: dict = field(default_factory=lambda: {"name": "FluoroGuide", "version": __version__})
     extra: dict = field(default_factory=dict)
+    keeper: object | None = field(default=None, repr=False)
+    read_warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.procedure, str) or not self.procedure.strip():
@@ -99,8 +127,14 @@ class ProcedureRecord:
 
     # ---- what happens -------------------------------------------------------------------------------------------
     def log(self, event: str, text: str = "") -> None:
-        """Append an event with its time to the timeline."""
+        """Append an event with its time to the timeline, and journal what changed."""
         self.timeline.append({"utc": utc_now(), "seconds": round(time.monotonic() - self._started, 3), "event": event, "text": text})
+        self.changed()
+
+    def changed(self) -> None:
+        """Journal what changed since the last event; call it after setting attributes directly.  Nothing without a :attr:`keeper`."""
+        if self.keeper is not None:
+            self.keeper.store(self)
 
     def add_view(self, name: str, view: CArmView, assumptions: tuple[str, ...] = ()) -> None:
         """Remember a view that was used; ``name`` must not carry identifiers (a file name from a PACS may)."""
@@ -120,49 +154,117 @@ class ProcedureRecord:
         self.placements.append(placement)
         self.log("placement", f"{placement.trajectory.name}: {placement.deviation.tip_mm:.1f} mm from the target")
 
+    def approve(self, placement_id: str, by: str) -> Placement:
+        """Somebody confirms a placement.
+
+        Raises
+        ------
+        FluoroGuideError
+            No such placement, or no name.
+        """
+        name = entries.text(by, "The name of who approves")
+        for index, placement in enumerate(self.placements):
+            if placement.placement_id == placement_id:
+                self.placements[index] = replace(placement, approved_by=name, approved_utc=utc_now())
+                self.log("approved", f"{placement.trajectory.name}: {name}")
+                return self.placements[index]
+        raise FluoroGuideError("The record has no such placement", placement_id, f"It has {len(self.placements)}")
+
     def set_dose(self, dose: DoseSummary) -> None:
         """Remember the dose (without event UIDs)."""
         self.dose = DoseSummary.from_dict(dose.to_dict())
         self.log("dose", dose.source)
 
+    def answer(self, item: str, answer: str | bool | float | None, by: str | None = None) -> None:
+        """Answer an item of the checklist; an earlier answer stays in the list."""
+        self.checklist.append(entries.checklist_answer(item, answer, utc_now(), by))
+        self.log("checklist", item)
+
+    def add_contrast(
+        self, agent: str, volume_ml: float | None = None, pattern: str | None = None, vascular: bool | None = None, note: str | None = None,
+    ) -> None:
+        """Remember a contrast injection; ``pattern`` is one of :data:`entries.PATTERNS` or free text."""
+        self.contrast.append(entries.contrast(agent, volume_ml, pattern, vascular, utc_now(), note))
+        self.log("contrast", pattern or agent)
+
+    def add_injectate(
+        self, drug: str, concentration: str | None = None, volume_ml: float | None = None, lot: str | None = None, placement_id: str | None = None,
+    ) -> None:
+        """Remember a drug that was given."""
+        self.injectate.append(entries.injectate(drug, concentration, volume_ml, lot, utc_now(), placement_id))
+        self.log("injectate", drug)
+
+    def add_pain(self, when: str, score: float, scale: str = "NRS", minutes_after: float | None = None, activity: str | None = None) -> None:
+        """Remember a pain score ``"before"`` or ``"after"`` the procedure."""
+        self.pain.append(entries.pain(when, score, scale, utc_now(), minutes_after, activity))
+        self.log("pain", f"{when}: {score:g} ({scale})")
+
+    def add_complication(self, what: str, severity: str | None = None, treatment: str | None = None) -> None:
+        """Remember a complication."""
+        self.complications = [*(self.complications or []), entries.complication(what, severity, utc_now(), treatment)]
+        self.log("complication", what)
+
+    def no_complications(self) -> None:
+        """Say that none occurred (which is more than not telling)."""
+        if not self.complications:
+            self.complications = []
+            self.log("complication", "none")
+
+    def add_aftercare(self, text: str) -> None:
+        """Remember what the patient was told or given."""
+        self.aftercare.append({"text": entries.text(text, "The after-care"), "utc": utc_now()})
+        self.log("aftercare")
+
+    def add_key_image(self, image: KeyImage) -> None:
+        """Remember a picture."""
+        self.key_images.append(image)
+        self.log("key image", image.name)
+
     # ---- plain data ---------------------------------------------------------------------------------------------
     def to_dict(self) -> dict:
         """The contents of ``record.json``."""
-        return {
-            **self.extra, "format": RECORD_FORMAT, "schema_version": SCHEMA_VERSION, "record_id": self.record_id, "created_utc": self.created_utc,
-            "software": plain(self.software), "patient_key": self.patient_key, "procedure": self.procedure, "laterality": self.laterality,
-            "level": self.level, "plan": self.plan.to_dict() if self.plan else None, "views": plain(self.views),
-            "registrations": plain(self.registrations), "placements": [p.to_dict() for p in self.placements],
-            "dose": self.dose.to_dict() if self.dose else None, "timeline": plain(self.timeline), "notes": self.notes,
-            "notice": RESEARCH_NOTICE,
+        utc = self.created_utc
+        data = {
+            "format": RECORD_FORMAT, "schema_version": SCHEMA_VERSION, "readable_from": READABLE_FROM, "record_id": self.record_id,
+            "created_utc": utc, "software": plain(self.software), "patient_key": self.patient_key, "patient": plain(self.patient),
+            "procedure": self.procedure, "approach": self.approach, "laterality": self.laterality, "level": self.level,
+            "equipment": self.equipment, "plan": self.plan.to_dict() if self.plan else None,
+            "views": [normal_view(v, i, utc) for i, v in enumerate(plain(self.views))],
+            "registrations": [normal_registration(r, i, utc) for i, r in enumerate(plain(self.registrations))],
+            "placements": [p.to_dict() for p in self.placements], "dose": self.dose.to_dict() if self.dose else None,
+            **{key: plain(getattr(self, key)) for key in ("checklist", "contrast", "injectate", "pain", "complications", "aftercare")},
+            "key_images": [k.to_dict() for k in self.key_images], "timeline": plain(self.timeline), "notes": self.notes, "notice": RESEARCH_NOTICE,
         }
+        return merged(data, self.extra)
 
     @classmethod
     def from_dict(cls, data: dict) -> ProcedureRecord:
-        """The record written by :meth:`to_dict`.
+        """The record written by :meth:`to_dict`, by this or another version (:mod:`~FluoroGuideLib.record.compatibility`).
 
         Raises
         ------
         FluoroGuideError
-            Another format, a schema version from the future, or a missing key (named).
+            Another format, a version that says it cannot be read, or a missing key (named).
         """
-        take(data, "schema_version", "record")
-        check_header({**data, "version": data["schema_version"]}, "record", RECORD_FORMAT, SCHEMA_VERSION)
-        values = {key: take(data, key, "record") for key in KEYS}
-        lists = [key for key in ("views", "registrations", "placements", "timeline") if not isinstance(values[key], list)]
+        data, warnings = upgraded(data)
+        values = {key: take(data, key, "record") for key in KEYS} | {key: data.get(key, default) for key, default in NEW_IN_1.items()}
+        lists = [key for key in LISTS if not isinstance(values[key], list)]
         if lists:
             raise FluoroGuideError(f"The record's '{lists[0]}' is not a list", type(values[lists[0]]).__name__)
         values["plan"] = Plan.from_dict(values["plan"]) if values["plan"] is not None else None
         values["placements"] = [Placement.from_dict(p) for p in values["placements"]]
+        values["key_images"] = [KeyImage.from_dict(k) for k in values["key_images"]]
         values["dose"] = DoseSummary.from_dict(values["dose"]) if values["dose"] is not None else None
-        known = {*KEYS, "format", "schema_version", "notice"}
-        return cls(**values, extra={k: v for k, v in data.items() if k not in known})
+        record = cls(**values, read_warnings=tuple(warnings))
+        record.extra = unknown(data, record.to_dict())
+        return record
 
 
 KEYS = (
     "procedure", "laterality", "level", "plan", "patient_key", "views", "registrations", "placements", "dose", "timeline", "notes",
     "record_id", "created_utc", "software",
 )
+LISTS = ("views", "registrations", "placements", "timeline", "checklist", "contrast", "injectate", "pain", "aftercare", "key_images")
 
 
 def write_record(path: str | Path, record: ProcedureRecord) -> None:
