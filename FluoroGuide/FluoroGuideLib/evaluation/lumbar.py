@@ -105,7 +105,8 @@ class Builder:
         axis = axis / length
         second = up - axis * (up @ axis)
         second /= np.linalg.norm(second)
-        self._hollow("cylinder", (start + end) / 2, np.column_stack([np.cross(second, axis), second, axis]), (half_width, half_height, length / 2), name, part)
+        axes = np.column_stack([np.cross(second, axis), second, axis])
+        self._hollow("cylinder", (start + end) / 2, axes, (half_width, half_height, length / 2), name, part)
 
     # ---- bones --------------------------------------------------------------------------------------------------
     def _vertebra(self, level: str) -> None:
@@ -188,8 +189,9 @@ class Builder:
         z = f.axes[:, 2]
         axes = np.column_stack([np.cross(z, normal), z, normal])
         semi, thick = np.array([17.0, 24.0]), 6.0
-        for bone, sign in (("sacrum", -1), (name, 1)):
-            self._add("cylinder", center + sign * normal * (SI_GAP_MM + thick) / 2, axes, (*semi, thick / 2), 0.45, bone, f"SI joint {'sacral' if sign < 0 else 'iliac'} surface {word}")
+        for bone, surface, sign in (("sacrum", "sacral", -1), (name, "iliac", 1)):
+            middle = center + sign * normal * (SI_GAP_MM + thick) / 2
+            self._add("cylinder", middle, axes, (*semi, thick / 2), 0.45, bone, f"SI joint {surface} surface {word}")
         joint = f"SI joint {word}"
         self.bones.landmarks[joint] = center + axes @ np.array([0.0, -0.55 * semi[1], 0.0])
         self.bones.outlines[joint] = _ellipse(center, axes, semi)

@@ -218,7 +218,7 @@ def occupancy(shape: Shape, grid: Grid, supersampling: int = 3, slab: int = 16) 
     reach = np.linalg.norm(grid.spacing_mm) / 2
     margin = reach / shape.semi_axes_mm.min() if shape.kind == "ellipsoid" else reach / shape.semi_axes_mm[:2].min()
     x, y = grid.axis(0)[xs], grid.axis(1)[ys]
-    local = [(p - c)[:, None] * shape.axes[i] / shape.semi_axes_mm for i, (p, c) in enumerate(((x, shape.center_lps_mm[0]), (y, shape.center_lps_mm[1])))]
+    local = [(p - shape.center_lps_mm[i])[:, None] * shape.axes[i] / shape.semi_axes_mm for i, p in enumerate((x, y))]
     for first in range(zs.start, zs.stop, slab):
         k = slice(first, min(first + slab, zs.stop))
         z = grid.axis(2)[k]
