@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import FluoroGuideError
-from .dose_model import TOTAL_FIELDS, DoseEvent, DoseSummary, DoseTotals, add_known
-from .rdsr import event_sums, is_dose_report, iso_time, read_report
+from .dose_checks import check_totals, estimated_seconds, event_sums
+from .dose_model import DAP_UNITS, KERMA_UNITS, TIME_UNITS, TOTAL_FIELDS, DoseEvent, DoseSummary, DoseTotals, add_known, factor_of
+from .rdsr import is_dose_report, iso_time, read_report
 
-__all__ = ["DoseEvent", "DoseSummary", "DoseTotals", "read_dose"]
+__all__ = ["DoseEvent", "DoseSummary", "DoseTotals", "manual_dose", "read_dose"]
 
 DGY_CM2 = 1e-5
 """dGy.cm2 (Image and Fluoroscopy Area Dose Product, DICOM PS3.3 C.8.7.2) in Gy.m2."""
@@ -122,9 +124,14 @@ def _merge(reports: list[DoseSummary]) -> DoseSummary:
         for name in ("dap_gy_m2", "reference_air_kerma_gy", "fluoroscopy_seconds"):
             if any(getattr(r, name) is None for r in kept) and totals[name] is not None:
                 warnings.append(f"Not every report tells {name}; the total is of those that do.")
+    if len(kept) == 1:
+        return dataclasses.replace(kept[0], warnings=tuple(dict.fromkeys(warnings)))
+    every = tuple(events.values())
+    reported = all(r.fluoroscopy_time_source == "reported" for r in kept) and not overlapping
+    time_source = None if totals["fluoroscopy_seconds"] is None else "reported" if reported else "added up from events"
     return DoseSummary(
-        **totals, planes=kept[0].planes if len(kept) == 1 else (), events=tuple(events.values()),
-        warnings=tuple(dict.fromkeys(warnings)), source="rdsr", device="; ".join(dict.fromkeys(r.device for r in kept)),
+        **totals, events=every, warnings=tuple(dict.fromkeys(warnings)), source="rdsr", device="; ".join(dict.fromkeys(r.device for r in kept)),
+        fluoroscopy_time_source=time_source, estimated_fluoroscopy_seconds=estimated_seconds(every), checks=check_totals(totals, [], every),
     )
 
 
@@ -176,11 +183,22 @@ def _image_event(dataset: object) -> DoseEvent:
     )
 
 
+def _one_image_per_event(images: list) -> list:
+    """Images without further ones of the same irradiation event (a processed copy, the other size), whose dose would count twice."""
+    seen: dict[str, object] = {}
+    for number, dataset in enumerate(images):
+        seen.setdefault(" ".join(_uids(dataset)) or f"#{number}", dataset)
+    return list(seen.values())
+
+
 def _from_images(images: list) -> DoseSummary:
+    given, images = len(images), _one_image_per_event(images)
     events = tuple(map(_image_event, images))
     dap = [e.dap_gy_m2 for e in events]
     fluoro = [t for d in images if (t := _number(d, "TotalTimeOfFluoroscopy")) is not None]
     warnings = ["Image headers do not count fluoroscopy that was not stored: the true dose may be higher."]
+    if given > len(images):
+        warnings.append(f"{given - len(images)} of {given} images show an irradiation event that another one counts already.")
     missing = dap.count(None)
     if missing == len(dap):
         warnings.append("No image tells its dose area product.")
@@ -195,5 +213,39 @@ def _from_images(images: list) -> DoseSummary:
     device = "; ".join(dict.fromkeys(" ".join(str(d.get(t, "") or "") for t in ("Manufacturer", "ManufacturerModelName")).strip() for d in images))
     return DoseSummary(
         dap_gy_m2=add_known(dap), fluoroscopy_seconds=max(fluoro) if fluoro else None, events=events, warnings=tuple(warnings),
-        source="image headers", device=device,
+        source="image headers", device=device, fluoroscopy_time_source="reported" if fluoro else None,
     )
+
+
+# ---- by hand ----------------------------------------------------------------------------------------------------------
+def manual_dose(
+    dap: str | None = None, air_kerma: str | None = None, fluoroscopy: str | None = None, frames: int | None = None, device: str = "",
+) -> DoseSummary:
+    """Dose read off the C-arm's display: ``"1.2 Gy.cm2"``, ``"30 mGy"``, ``"1.5 min"`` (each with its unit), or None: not told.
+
+    Raises
+    ------
+    FluoroGuideError
+        Nothing is given, or a value is no number with a unit that this quantity can have.
+    """
+    if (dap, air_kerma, fluoroscopy, frames) == (None,) * 4:
+        raise FluoroGuideError("No dose is given", None, "Give the dose area product, the air kerma or the fluoroscopy time")
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 0):
+        raise FluoroGuideError("The number of frames is not a whole number from 0", frames)
+    seconds = _typed(fluoroscopy, TIME_UNITS, "fluoroscopy time")
+    return DoseSummary(
+        dap_gy_m2=_typed(dap, DAP_UNITS, "dose area product"), reference_air_kerma_gy=_typed(air_kerma, KERMA_UNITS, "reference air kerma"),
+        fluoroscopy_seconds=seconds, frames=frames, source="manual", device=device,
+        fluoroscopy_time_source=None if seconds is None else "manual", warnings=("The dose was typed in by hand.",),
+    )
+
+
+def _typed(text: str | None, units: dict[str, float], label: str) -> float | None:
+    """A value with its unit in the base unit; the unit is never guessed."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]+(?:[.,][0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([^0-9\s].*?)?\s*", str(text))
+    factor = factor_of(found[2], units) if found and found[2] else None
+    if factor is None:
+        raise FluoroGuideError(f"The {label} is not a number from 0 with its unit", text, f"Write for example '1.5 {next(iter(units))}'; units: {', '.join(units)}")
+    return float(found[1].replace(",", ".")) * factor

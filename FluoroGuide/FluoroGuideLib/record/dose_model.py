@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from ..errors import FluoroGuideError
+
 DAP_UNITS = {
     "Gy.m2": 1.0, "mGy.m2": 1e-3, "uGy.m2": 1e-6, "Gy.cm2": 1e-4, "dGy.cm2": 1e-5, "cGy.cm2": 1e-6, "mGy.cm2": 1e-7, "uGy.cm2": 1e-10,
 }
 KERMA_UNITS = {"Gy": 1.0, "dGy": 0.1, "cGy": 1e-2, "mGy": 1e-3, "uGy": 1e-6}
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
+RATE_UNITS = dict.fromkeys(("{pulse}/s", "{pulses}/s", "{frame}/s", "{frames}/s", "pulse/s", "pulses/s", "frames/s", "/s", "1/s", "Hz"), 1.0)
 COUNT_UNITS = {"1": 1.0, "{frames}": 1.0, "{pulse}": 1.0, "{pulses}": 1.0}
 
 
@@ -47,8 +50,8 @@ class DoseEvent:
         Entrance dose of an image header; it is *not* the reference air kerma.
     seconds
         Irradiation duration (pedal time) of a report; exposure time of an image header.
-    pulses
-        Number of pulses or frames.
+    pulses, pulse_rate_hz
+        Number of pulses or frames, and how many a second.
     primary_deg, secondary_deg
         Positioner angles as reported (raw device angles).
     """
@@ -67,6 +70,7 @@ class DoseEvent:
     primary_deg: float | None = None
     secondary_deg: float | None = None
     source_to_detector_mm: float | None = None
+    pulse_rate_hz: float | None = None
 
     def to_dict(self, identifiers: bool = False) -> dict:
         """Plain values for JSON, without the UID unless asked."""
@@ -94,6 +98,32 @@ class DoseTotals:
     frames: int | None = None
 
 
+@dataclass(frozen=True)
+class DoseCheck:
+    """A total as the report states it against the sum of its irradiation events, with why they differ.
+
+    Attributes
+    ----------
+    quantity
+        Name of a field of :class:`DoseTotals`.
+    plane
+        Plane the total is of; None: all planes.
+    stated, events
+        Both values (Gy.m2, Gy, s); None: not told, or not told by every event.
+    agrees
+        Whether they are the same within the rounding of events; None when one is missing.
+    explanation
+        One sentence.
+    """
+
+    quantity: str
+    plane: str | None
+    stated: float | None
+    events: float | None
+    agrees: bool | None
+    explanation: str
+
+
 TOTAL_FIELDS = tuple(f.name for f in dataclasses.fields(DoseTotals) if f.name != "plane")
 
 
@@ -113,6 +143,14 @@ class DoseSummary(DoseTotals):
         ``"rdsr"``, ``"image headers"`` or ``"manual"``.
     device
         Manufacturer and model; no serial number, no station name.
+    fluoroscopy_time_source
+        ``"reported"``, ``"added up from events"``, ``"manual"``, or None without a time.
+    estimated_fluoroscopy_seconds
+        Pulses over pulse rate of all fluoroscopy events: an estimate from frames, never mixed with the reported time.
+    dap_correction
+        The site's factor, true over displayed dose area product; all totals here are as displayed (:attr:`corrected_dap_gy_m2`).
+    checks
+        Totals against sums of events.
     """
 
     planes: tuple[DoseTotals, ...] = ()
@@ -120,6 +158,27 @@ class DoseSummary(DoseTotals):
     warnings: tuple[str, ...] = ()
     source: str = "manual"
     device: str = ""
+    fluoroscopy_time_source: str | None = None
+    estimated_fluoroscopy_seconds: float | None = None
+    dap_correction: float | None = None
+    checks: tuple[DoseCheck, ...] = ()
+
+    @property
+    def corrected_dap_gy_m2(self) -> float | None:
+        """Dose area product times the site's factor; None without either."""
+        return None if self.dap_gy_m2 is None or self.dap_correction is None else self.dap_gy_m2 * self.dap_correction
+
+    def with_correction(self, factor: float) -> DoseSummary:
+        """The same dose with the site's correction factor of its dose area product (0.1 to 10).
+
+        Raises
+        ------
+        FluoroGuideError
+            The factor cannot be one.
+        """
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0.1 <= factor <= 10:
+            raise FluoroGuideError("The correction factor of the dose area product is not between 0.1 and 10", factor, "Give true over displayed DAP")
+        return dataclasses.replace(self, dap_correction=float(factor))
 
     def to_dict(self, identifiers: bool = False) -> dict:
         """Plain values for JSON (``dose --json``); event UIDs only when asked."""
@@ -127,16 +186,28 @@ class DoseSummary(DoseTotals):
         return {
             **data, "planes": [dataclasses.asdict(p) for p in self.planes], "events": [e.to_dict(identifiers) for e in self.events],
             "warnings": list(self.warnings), "source": self.source, "device": self.device,
+            "fluoroscopy_time_source": self.fluoroscopy_time_source, "estimated_fluoroscopy_seconds": self.estimated_fluoroscopy_seconds,
+            "dap_correction": self.dap_correction, "corrected_dap_gy_m2": self.corrected_dap_gy_m2,
+            "checks": [dataclasses.asdict(c) for c in self.checks],
         }
 
     @classmethod
     def from_dict(cls, data: dict) -> DoseSummary:
         """The summary written by :meth:`to_dict`."""
-        totals = {name: data.get(name) for name in TOTAL_FIELDS}
+        if not isinstance(data, dict):
+            raise FluoroGuideError("The record's dose is not a JSON object", type(data).__name__)
+        names = ("source", "device", "fluoroscopy_time_source", "estimated_fluoroscopy_seconds", "dap_correction", *TOTAL_FIELDS)
         return cls(
-            **totals, planes=tuple(DoseTotals(**p) for p in data.get("planes", [])), warnings=tuple(data.get("warnings", [])),
-            events=tuple(map(DoseEvent.from_dict, data.get("events", []))), source=data.get("source", "manual"), device=data.get("device", ""),
+            **{name: data[name] for name in names if name in data}, planes=tuple(_known(DoseTotals, p) for p in data.get("planes", [])),
+            warnings=tuple(data.get("warnings", [])), events=tuple(map(DoseEvent.from_dict, data.get("events", []))),
+            checks=tuple(_known(DoseCheck, c) for c in data.get("checks", [])),
         )
+
+
+def _known(kind: type, data: dict) -> object:
+    """A dataclass from the keys it has; those of a later version are left to the record."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in data.items() if k in names})
 
 
 def add_known(values: list[float | None]) -> float | None:

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import FluoroGuideError
-from .dose_model import COUNT_UNITS, DAP_UNITS, KERMA_UNITS, TIME_UNITS, TOTAL_FIELDS, DoseEvent, DoseSummary, DoseTotals, add_known, factor_of
+from .dose_checks import check_totals, estimated_seconds, event_sums, fewer_warnings
+from .dose_model import (
+    COUNT_UNITS,
+    DAP_UNITS,
+    KERMA_UNITS,
+    RATE_UNITS,
+    TIME_UNITS,
+    TOTAL_FIELDS,
+    DoseEvent,
+    DoseSummary,
+    DoseTotals,
+    add_known,
+    factor_of,
+)
 
 ACCUMULATED, EVENT, REPORT, CT_ACCUMULATED = "113702", "113706", "113701", "113811"
 TOTALS = {
@@ -29,6 +42,7 @@ EVENT_NUMBERS = {
     "113738": ("air_kerma_gy", KERMA_UNITS, "Dose (RP)", "sum"),
     "113742": ("seconds", TIME_UNITS, "Irradiation Duration", "sum"),
     "113768": ("pulses", COUNT_UNITS, "Number of Pulses", "sum"),
+    "113791": ("pulse_rate_hz", RATE_UNITS, "Pulse Rate", "mean"),
     "113733": ("kvp", {"kV": 1.0}, "KVP", "mean"),
     "113734": ("tube_current_ma", {"mA": 1.0, "uA": 1e-3}, "X-Ray Tube Current", "mean"),
     "112011": ("primary_deg", {"deg": 1.0}, "Positioner Primary Angle", "first"),
@@ -38,8 +52,6 @@ EVENT_NUMBERS = {
 PLANES = {"113620": "A", "113621": "B", "113622": "single"}
 FLUOROSCOPY_CODES = ("P5-06000", "44491008")  # SNOMED RT and CT
 ACQUISITION_CODES = ("113611", "113612", "113613")  # stationary, stepping, rotational
-MISMATCH = 0.05
-"""Totals and sums of events that differ by more than this share are reported; devices round each event."""
 
 
 def is_dose_report(dataset: object) -> bool:
@@ -76,43 +88,30 @@ def read_report(dataset: object, name: str) -> DoseSummary:
         silent = [p.plane or "?" for p in planes if getattr(p, key) is None]
         if silent and len(silent) < len(planes):
             warnings.append(f"Plane {', '.join(silent)} does not tell its {LABELS[key]}; the total is of the other plane alone.")
-    totals.update(_fill_and_compare(totals, events, warnings))
+    checks = check_totals(totals, planes, events)
+    totals, time_source = _filled(totals, events, warnings)
+    warnings += [c.explanation for c in checks if c.agrees is False]
     device = " ".join(str(dataset.get(tag, "") or "").strip() for tag in ("Manufacturer", "ManufacturerModelName")).strip()
     return DoseSummary(
-        **totals, planes=tuple(planes) if len(planes) > 1 else (), events=events, warnings=tuple(dict.fromkeys(warnings)),
-        source="rdsr", device=device,
+        **totals, planes=tuple(planes) if len(planes) > 1 else (), events=events, warnings=fewer_warnings(warnings), source="rdsr", device=device,
+        fluoroscopy_time_source=time_source, estimated_fluoroscopy_seconds=estimated_seconds(events), checks=checks,
     )
 
 
 LABELS = {"dap_gy_m2": "dose area product", "reference_air_kerma_gy": "reference air kerma", "fluoroscopy_seconds": "fluoroscopy time"}
 
 
-def event_sums(events: tuple[DoseEvent, ...]) -> dict[str, float | None]:
-    """Totals recomputed from events; None where an event does not tell its part (a partial sum would look complete)."""
-    fluoro = [e for e in events if e.kind == "fluoroscopy"]
-
-    def whole(items: list, key: str) -> float | None:
-        values = [getattr(e, key) for e in items]
-        return None if not values or None in values else float(sum(values))
-
-    seconds = None if any(e.kind == "unknown" for e in events) else whole(fluoro, "seconds")
-    every = list(events)
-    return {"dap_gy_m2": whole(every, "dap_gy_m2"), "reference_air_kerma_gy": whole(every, "air_kerma_gy"), "fluoroscopy_seconds": seconds}
-
-
-def _fill_and_compare(totals: dict, events: tuple[DoseEvent, ...], warnings: list[str]) -> dict:
-    """Totals the report leaves empty, recomputed where every event tells its part; differences become warnings."""
-    filled = {}
+def _filled(totals: dict, events: tuple[DoseEvent, ...], warnings: list[str]) -> tuple[dict, str | None]:
+    """Totals, with those that the report leaves empty added up where every event tells its part; and where the time is from."""
+    totals, time_source = dict(totals), None if totals["fluoroscopy_seconds"] is None else "reported"
     for key, total in event_sums(events).items():
-        stated, label = totals[key], LABELS[key]
-        if stated is None and total is not None:
-            filled[key] = total
-            warnings.append(f"The report does not state the total {label}; it was added up from {len(events)} events.")
-        elif stated is None:
-            warnings.append(f"The report does not state the total {label}.")
-        elif total is not None and abs(total - stated) > MISMATCH * max(abs(total), abs(stated)):
-            warnings.append(f"The events add up to another {label} ({total:.4g}) than the stated total ({stated:.4g}), which is used.")
-    return filled
+        if totals[key] is None and total is not None:
+            totals[key] = total
+            time_source = "added up from events" if key == "fluoroscopy_seconds" else time_source
+            warnings.append(f"The report does not state the total {LABELS[key]}; it was added up from {len(events)} events.")
+        elif totals[key] is None:
+            warnings.append(f"The report does not state the total {LABELS[key]}.")
+    return totals, time_source
 
 
 # ---- the tree of content items ----------------------------------------------------------------------------------
