@@ -1,10 +1,7 @@
-"""DICOM XA and RF runs: pixels through SimpleITK's GDCM, geometry from the tags or a C-arm card."""
+"""DICOM XA and RF runs, classic and Enhanced: pixels, geometry from the tags or a C-arm card."""
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +9,11 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, patient_angles
-from .dicom_tags import Quantity, numbers, orientation_warning, quiet_pydicom, read_quantities, text
+from .dicom_file import DicomFile, open_dicom, pixel_layout, read_stored
+from .dicom_orientation import angle_warning, orientation_warning, turn_warnings
+from .dicom_tags import read_quantities
+from .dicom_values import Quantity, numbers, quiet_pydicom, text
+from .functional_groups import FrameTags
 from .geometry_card import Orientation, check_card
 from .preprocess import normalize
 from .xa_writer import write_xa
@@ -20,7 +21,6 @@ from .xray import XrayImage
 
 __all__ = ["XrayRun", "read_run", "write_xa"]
 
-MAX_PIXELS = 2_000_000_000
 _NOT_PROJECTIONS = {"CT", "MR", "PT", "NM", "US", "SEG", "OPT", "OCT", "SM", "ECG", "IVUS", "ES", "XC", "RTSTRUCT", "RTPLAN", "RTDOSE"}
 
 
@@ -57,9 +57,10 @@ class XrayRun:
     facts: dict = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def value(self, name: str) -> object:
-        """The value of a quantity by its name in the C-arm card; ``None`` when missing."""
-        return next((q.value for q in self.quantities if q.name == name), None)
+    def value(self, name: str, frame: int | None = None) -> object:
+        """The value of a quantity by its name in the C-arm card, of a frame when given; ``None`` when missing."""
+        found = next((q for q in self.quantities if q.name == name), None)
+        return None if found is None else found.value if frame is None else found.at(frame)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -76,7 +77,8 @@ class XrayRun:
         """Sentences on what was derived or taken for granted, and on contradictions."""
         plain = []
         if "projection_matrix" not in self.card:
-            told = [q for q in self.quantities if q.origin == "derived" and (q.needed or q.name in ("angle_reference", "principal_point_px"))]
+            shown = [q for q in self.quantities if q.needed or q.name in ("angle_reference", "principal_point_px")]
+            told = [q for q in shown if q.origin in ("derived", "default")]
             plain += [f"{q.label}: {q.note}" for q in told if q.note != "no angles"]
         if self.orientation != Orientation():
             plain.append(f"picture turned upright: undone flip {self.orientation.flip}, then {self.orientation.rotation_deg} deg counter-clockwise")
@@ -106,7 +108,7 @@ class XrayRun:
             file_rows, file_columns = self.orientation.upright_pair((rows, columns))
             point = self.orientation.upright_point(point, int(file_rows), int(file_columns))
         return CArmView.from_angles(
-            primary, secondary, sid_mm=self.value("source_to_detector_mm"), sod_mm=self.value("source_to_isocenter_mm"),
+            primary, secondary, sid_mm=self.value("source_to_detector_mm", frame), sod_mm=self.value("source_to_isocenter_mm", frame),
             rows=rows, columns=columns, pixel_spacing_mm=spacing, principal_point_px=point,
             table_offset_mm=self.value("table_offset_mm") or (0.0, 0.0, 0.0),
         )
@@ -149,131 +151,82 @@ def read_run(path: str | Path, geometry: dict | None = None) -> XrayRun:
     FluoroGuideError
         No file, not DICOM, no grey projection picture, damaged pixels, or impossible values.
     """
-    path = Path(path)
     card = check_card(geometry or {})
     with quiet_pydicom():
-        dataset = read_header(path)
-        frames, padding = _read_pixels(path, dataset)
-        mask = shutter_mask(dataset, *frames.shape[1:])
+        file = open_projection(path)
+        tags = FrameTags(file.dataset)
+        frames, padding = read_values(file, tags)
+        mask = shutter_mask(tags, *frames.shape[1:])
         mask = (mask[None] & ~padding) if padding is not None else mask[None]
-        return _assemble(dataset, frames, mask, card, path.name, _facts(dataset, len(frames)))
+        return _assemble(tags, frames, mask, card, file.path.name, run_facts(tags, len(frames)))
 
 
 def picture_run(frames: np.ndarray, card: dict, source: str) -> XrayRun:
     """A run from frames (f, r, c) without tags, such as a PNG; all of its geometry comes from the checked card."""
     rows_columns = frames.shape[1:]
     finite = np.isfinite(frames) if np.issubdtype(frames.dtype, np.floating) else np.ones((1, *rows_columns), bool)
-    return _assemble({}, frames, finite, card, source, {"frames": len(frames)})
+    return _assemble(FrameTags({}), frames, finite, card, source, {"frames": len(frames)})
 
 
-def _assemble(dataset: object, frames: np.ndarray, mask: np.ndarray, card: dict, source: str, facts: dict) -> XrayRun:
-    quantities = read_quantities(dataset, card, len(frames))
+def _assemble(tags: FrameTags, frames: np.ndarray, mask: np.ndarray, card: dict, source: str, facts: dict) -> XrayRun:
+    quantities = read_quantities(tags, card, len(frames), frames.shape[1:])
     values = {q.name: q.value for q in quantities}
     orientation = Orientation() if "projection_matrix" in card else Orientation(values["image_rotation_deg"], values["horizontal_flip"])
     angles, half_turn = _patient_angles(values, len(frames))
     orientation = orientation.turned_half() if half_turn else orientation
-    warnings = [orientation_warning(dataset, *angles[0], orientation) if angles else ""]
-    if "PerFrameFunctionalGroupsSequence" in dataset:
-        warnings.append("an enhanced object: geometry in its functional groups is not read, give what is missing in a geometry.json")
+    warnings = [orientation_warning(tags, *angles[0], orientation) if angles else "", angle_warning(tags, quantities)]
+    warnings += turn_warnings(tags, quantities, values["angle_reference"] == "gantry")
     return XrayRun(
         orientation.upright(frames), orientation.upright(mask), tuple(quantities), card, source, orientation, angles, facts,
         tuple(w for w in warnings if w),
     )
 
 
-def read_header(path: str | Path) -> object:
-    """The pydicom dataset of a projection X-ray without its pixels.
+def open_projection(path: str | Path) -> DicomFile:
+    """The parsed header of a projection X-ray, its pixels not yet read.
 
     Raises
     ------
     FluoroGuideError
-        No file, not DICOM, no picture in it, colour, or not a projection X-ray.
+        No file, not DICOM, no picture in it, colour, not a projection X-ray, or a size beyond reason.
     """
-    import pydicom
-
-    path = Path(path)
-    if not path.is_file():
-        raise FluoroGuideError("The X-ray file does not exist", path.name, "Check the path")
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        elements = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 - iterating a Dataset decodes its values
-        cut = any(e.is_raw and e.length != 0xFFFFFFFF and e.value is not None and len(e.value) < e.length for e in elements)
-        modality = text(dataset, "Modality")
-        shape = [int(v) for k in ("Rows", "Columns") for v in numbers(dataset, k)[:1]]
-    except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user
-        raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
-    if cut:  # GDCM would take memory for the promised length
-        raise FluoroGuideError("The DICOM file ends within its header", path.name, "Copy or export it again")
-    if len(shape) != 2 or min(shape) < 1:
-        raise FluoroGuideError("The DICOM object holds no picture", f"{path.name}, {modality or 'no modality'}", "Give an XA or RF image")
-    if (numbers(dataset, "SamplesPerPixel") or (1.0,))[0] != 1 or not text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
-        raise FluoroGuideError("The DICOM picture is in colour", path.name, "Give the original grey XA or RF image, not a screen capture")
+    file = open_dicom(path)
+    name, modality = file.path.name, text(file.dataset, "Modality").upper()
+    pixel_layout(file)
+    if (numbers(file.dataset, "SamplesPerPixel") or (1.0,))[0] != 1 or not text(file.dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
+        raise FluoroGuideError("The DICOM picture is in colour", name, "Give the original grey XA or RF image, not a screen capture")
     if modality in _NOT_PROJECTIONS:
-        raise FluoroGuideError("The DICOM object is not a projection X-ray", f"{path.name}, {modality}", "Give an XA or RF image here")
-    count = int((numbers(dataset, "NumberOfFrames") or (1.0,))[0])
-    if count < 1 or float(shape[0]) * shape[1] * count > MAX_PIXELS:
-        raise FluoroGuideError("The DICOM run has an impossible size", f"{path.name}, {count} frames of {shape[1]} x {shape[0]}", "Check the file")
-    _check_file_size(path, dataset, float(shape[0]) * shape[1] * count)
-    return dataset
+        raise FluoroGuideError("The DICOM object is not a projection X-ray", f"{name}, {modality}", "Give an XA or RF image here")
+    return file
 
 
-def _check_file_size(path: Path, dataset: object, pixels: float) -> None:
-    """Refuse a header that promises more than the file can hold, before memory is taken for it."""
-    from pydicom.uid import UID
-
-    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
-    compressed = syntax.is_private or syntax.is_deflated or syntax.is_encapsulated if syntax.is_transfer_syntax or syntax.is_private else True
-    bytes_each = (numbers(dataset, "BitsAllocated") or (8.0,))[0] / 8
-    # 1000 times is far beyond what JPEG reaches on a picture that shows anything.
-    if pixels * bytes_each > (1000 if compressed else 1) * path.stat().st_size:
-        raise FluoroGuideError("The DICOM header promises more pixels than the file can hold", path.name, "Copy or export it again")
-
-
-def _read_pixels(path: Path, dataset: object) -> tuple[np.ndarray, np.ndarray | None]:
+def read_values(file: DicomFile, tags: FrameTags) -> tuple[np.ndarray, np.ndarray | None]:
     """Frames (f, r, c) after the modality transformation, and where they are padding (or ``None``)."""
     try:
-        pixels = _decode(path, text(dataset, "PhotometricInterpretation") == "MONOCHROME1")
-    except (RuntimeError, MemoryError, OSError):
-        raise FluoroGuideError("The pixels of the DICOM file cannot be decoded", path.name, "Export it again, uncompressed if possible") from None
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    expected = tuple(int(numbers(dataset, k)[0]) for k in ("Rows", "Columns"))
-    if pixels.ndim != 3 or pixels.shape[1:] != expected:
-        raise FluoroGuideError("The pixels of the DICOM file do not fit its header", f"{path.name}, {pixels.shape}", "Export it again")
-    if np.issubdtype(pixels.dtype, np.floating):
-        whole = np.rint(pixels)
-        pixels = pixels.astype(np.float32) if not np.array_equal(whole, pixels) or np.abs(whole).max(initial=0) > 32767 else whole.astype(np.int16)
-    return _modality_lut(dataset, pixels), _padding(dataset, pixels)
+        stored = read_stored(file, pixel_layout(file))
+        padding = _padding(tags, stored)
+        return _modality(tags, stored), padding
+    except MemoryError:
+        raise FluoroGuideError("The DICOM run is too large for memory", file.path.name, "Export fewer frames, for example one run per file") from None
 
 
-def _decode(path: Path, inverted_display: bool) -> np.ndarray:
-    """Values as stored (after rescale), decoded by SimpleITK's GDCM.
-
-    GDCM turns MONOCHROME1 values over, by rules that differ with the bits stored.  What is wanted are the values
-    themselves, so it is given a copy whose header says MONOCHROME2.
-    """
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    if not inverted_display:
-        reader.SetFileName(os.fspath(path))
-        return sitk.GetArrayFromImage(reader.Execute())
-    data, count = re.subn(rb"((?:\x28\x00\x04\x00|\x00\x28\x00\x04)(?:CS..|....)MONOCHROME)1", rb"\g<1>2", path.read_bytes(), flags=re.DOTALL)
-    if not count:
-        raise RuntimeError("photometric interpretation not found")
-    with tempfile.TemporaryDirectory(prefix="fluoroguide-") as folder:
-        copy = Path(folder) / "run.dcm"
-        copy.write_bytes(data)
-        reader.SetFileName(os.fspath(copy))
-        return sitk.GetArrayFromImage(reader.Execute())
+def _modality(tags: FrameTags, stored: np.ndarray) -> np.ndarray:
+    """Rescale Slope and Intercept, or the Modality LUT (PS3.3 C.11.1); whole numbers stay integers where they fit 16 bits."""
+    slope = (numbers(tags, "RescaleSlope") or (1.0,))[0]
+    intercept = (numbers(tags, "RescaleIntercept") or (0.0,))[0]
+    if slope == 0 or (slope == 1 and intercept == 0):
+        return _modality_lut(tags, stored)
+    values = stored.astype(np.float32)
+    values *= slope
+    values += intercept
+    whole = slope == int(slope) and intercept == int(intercept)
+    return values.astype(np.int16) if whole and np.abs(values).max(initial=0) <= 32767 else values
 
 
 def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
-    """Apply a Modality LUT Sequence (PS3.3 C.11.1); a rescale slope and intercept was applied by GDCM already."""
-    if np.issubdtype(pixels.dtype, np.floating):
-        return pixels
+    """Apply a Modality LUT Sequence (PS3.3 C.11.1), if there is one that is whole."""
     try:
-        item = dataset.ModalityLUTSequence[0]
+        item = dataset.get("ModalityLUTSequence")[0]
         entries, first = int(item.LUTDescriptor[0]) or 65536, int(item.LUTDescriptor[1])
         data = item.LUTData
         table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data, np.int64).ravel()
@@ -287,16 +240,13 @@ def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
     return table[np.clip(pixels.astype(np.int64) - first, 0, entries - 1)]
 
 
-def _padding(dataset: object, pixels: np.ndarray) -> np.ndarray | None:
-    """Where stored values lie in the padding range (0028,0120)-(0028,0121), in values after rescale."""
+def _padding(dataset: object, stored: np.ndarray) -> np.ndarray | None:
+    """Where stored values lie in the padding range (0028,0120)-(0028,0121)."""
     low = numbers(dataset, "PixelPaddingValue")
     if not low:
         return None
     high = numbers(dataset, "PixelPaddingRangeLimit") or low
-    slope = (numbers(dataset, "RescaleSlope") or (1.0,))[0]
-    intercept = (numbers(dataset, "RescaleIntercept") or (0.0,))[0]
-    ends = sorted((low[0] * slope + intercept, high[0] * slope + intercept))
-    padding = (pixels >= ends[0]) & (pixels <= ends[1])
+    padding = (stored >= min(low[0], high[0])) & (stored <= max(low[0], high[0]))
     return padding if padding.any() and not padding.all() else None
 
 
@@ -347,7 +297,7 @@ def _patient_angles(values: dict, frames: int) -> tuple[tuple[tuple[float, float
     return tuple((a, b) for a, b, _ in turned), turned[0][2]
 
 
-def _facts(dataset: object, frames: int) -> dict:
+def run_facts(dataset: object, frames: int) -> dict:
     """Acquisition facts without anything that identifies a patient."""
     facts: dict = {"frames": frames, "modality": text(dataset, "Modality")}
     for key, keyword in (("kvp", "KVP"), ("frame_time_ms", "FrameTime"), ("tube_current_ma", "XRayTubeCurrent")):
@@ -357,6 +307,11 @@ def _facts(dataset: object, frames: int) -> dict:
     rate = numbers(dataset, "CineRate")
     if "frame_time_ms" not in facts and rate and rate[0] > 0:
         facts["frame_time_ms"] = 1000.0 / rate[0]
+    times = frame_times_ms(dataset, frames)
+    if times:
+        facts["frame_times_ms"] = times
+        facts.setdefault("frame_time_ms", float(np.median(np.diff(times))))
+    facts["plane"] = plane(dataset)
     facts["model"] = " ".join(filter(None, (text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName"))))
     facts["acquired"] = _acquired(dataset)
     facts["photometric"] = text(dataset, "PhotometricInterpretation")
@@ -365,6 +320,22 @@ def _facts(dataset: object, frames: int) -> dict:
     if sign and sign[0] in (1, -1):  # PS3.3 C.8.11.3.1.2: 1 = lower values mean less X-ray intensity
         facts["told_polarity"] = "bone dark" if sign[0] == 1 else "bone bright"
     return {k: v for k, v in facts.items() if v not in ("", None)}
+
+
+def frame_times_ms(dataset: object, frames: int) -> list[float]:
+    """Time of each frame after the first, from the Frame Time Vector (0018,1065: steps, the first 0); empty when absent or odd."""
+    steps = numbers(dataset, "FrameTimeVector")
+    if len(steps) != frames or frames < 2 or min(steps[1:]) <= 0:
+        return []
+    return (np.cumsum(steps) - steps[0]).tolist()
+
+
+def plane(dataset: object) -> str:
+    """``"A"`` or ``"B"`` of a biplane pair (0018,9457, or the third value of Image Type), else empty."""
+    told = text(dataset, "PlaneIdentification").upper()
+    kind = text(dataset, "ImageType").upper().split("\\")
+    told = told if told.startswith("PLANE") else kind[2] if len(kind) > 2 and kind[2].startswith("BIPLANE") else ""
+    return told[-1] if told[-1:] in ("A", "B") else ""
 
 
 def _acquired(dataset: object) -> str:

@@ -176,6 +176,13 @@ class Orientation:
             column, row, rows, columns = row, columns - 1 - column, columns, rows
         return column, row
 
+    def file_point(self, point_px: tuple[float, float], rows: int, columns: int) -> tuple[float, float]:
+        """Where (column, row) of the upright picture (rows, columns) lies in the file's picture: undoes :meth:`upright_point`."""
+        column, row = float(point_px[0]), float(point_px[1])
+        for _ in range(self.rotation_deg // 90):  # a quarter turn clockwise: the top becomes the right side
+            column, row, rows, columns = rows - 1 - row, column, columns, rows
+        return (columns - 1 - column if self.flip else column), row
+
     def upright_pair(self, pair: tuple[float, float]) -> tuple[float, float]:
         """(row, column) values, such as the spacing or the size, of the upright picture."""
         return (pair[1], pair[0]) if self.rotation_deg % 180 else (pair[0], pair[1])

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FluoroGuideError
-from .dicom_tags import Quantity
+from .dicom_values import Quantity
 from .dicom_xa import XrayRun, picture_run, read_run
 from .geometry_card import check_card, read_geometry_card
 from .xray import XrayImage
+
+MAX_PICTURE_PIXELS = 400_000_000
 
 __all__ = ["check_card", "inspect_report", "inspect_text", "open_xray", "read_geometry_card", "read_xray", "write_preview"]
 
@@ -63,14 +65,12 @@ def _read_picture(path: Path) -> np.ndarray:
     """(frames, rows, columns) of a picture file; a picture without third dimension is one frame."""
     import SimpleITK as sitk
 
-    from .dicom_xa import MAX_PIXELS
-
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         size = reader.GetSize()
-        if float(np.prod([float(n) for n in size])) > MAX_PIXELS:
+        if float(np.prod([float(n) for n in size])) > MAX_PICTURE_PIXELS:
             raise FluoroGuideError("The picture is too large", f"{path.name}, {size}", "Check the file")
         image = reader.Execute()
     except (RuntimeError, MemoryError):
