@@ -78,9 +78,10 @@ def run_demo(output: Path, say: Say = print, seed: int = 0, offline: bool = Fals
 
 def load_sample(say: Say, offline: bool = False) -> Sample:
     """The thorax CT with a transpedicular needle into L1; the phantom when it cannot be had."""
-    from .evaluation.sample import thorax_ct, transpedicular_plan_points
-
     if not offline:
+        from .evaluation.pedicle import transpedicular_plan_points
+        from .evaluation.sample import thorax_ct
+
         try:
             say("Loading the sample CT (34 MB are downloaded once) ...")
             image, labels, names = thorax_ct()
@@ -174,12 +175,13 @@ def make_record(sample: Sample, truth: Truth, registration: object, images: list
     from .record.record import ProcedureRecord, write_record
 
     dose = read_dose(truth.xrays)
-    plan = sample.plan
-    record = ProcedureRecord(plan.procedure, plan.laterality, plan.level, plan, notes="Demo on simulated fluoroscopy.")
-    record.views = [{"file": p.name, **i.view.to_dict()} for p, i in zip(truth.xrays, images, strict=True)]
-    record.registrations.append(registration.to_dict(plan.target_points()))
-    record.placements.append(placement)
-    record.dose = dose
+    record = ProcedureRecord.of_plan(sample.plan)
+    record.notes = "Demo on simulated fluoroscopy."
+    for path, image in zip(truth.xrays, images, strict=True):
+        record.add_view(path.name, image.view, image.assumptions)
+    record.add_registration(registration)
+    record.add_placement(placement)
+    record.set_dose(dose)
     write_record(output / "record.json", record)
     return record, dose
 

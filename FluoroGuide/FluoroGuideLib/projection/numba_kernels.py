@@ -231,7 +231,7 @@ def local_normalize(image, mask, inverse_count, radius, floor_factor, out, inver
 
 @njit(**OPTIONS)
 def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, inverse_std, mean):
-    """Push d image / d xi (6, rows, cols) through :func:`local_normalize`, in place; exact, with the floor held fixed.
+    """Push d image / d xi (P, rows, cols) through :func:`local_normalize`, in place; exact, with the floor held fixed.
 
     d variance = 2 (mean(x dx) - mean(x) mean(dx)) over the window.
     """
@@ -261,12 +261,13 @@ def local_normalize_jacobian(jacobian, mask, inverse_count, radius, normalized, 
 
 @njit(**OPTIONS)
 def normal_equations(jacobian, moving, fixed, weight, cauchy2, hessian, gradient, sums):
-    """Cauchy-weighted Gauss-Newton equations of moving - fixed, added to hessian (6, 6) and gradient (6,).
+    """Cauchy-weighted Gauss-Newton equations of moving - fixed, added to hessian (P, P) and gradient (P,).
 
     sums (5,) gains: cost, moving.fixed, moving.moving, fixed.fixed, weights (all weighted).
     """
     n, m = moving.shape
-    row = np.zeros(6)
+    parameters = jacobian.shape[0]
+    row = np.zeros(parameters)
     for i in range(n):
         for j in range(m):
             w0 = weight[i, j]
@@ -278,12 +279,12 @@ def normal_equations(jacobian, moving, fixed, weight, cauchy2, hessian, gradient
                 sums[2] += w0 * moving[i, j] * moving[i, j]
                 sums[3] += w0 * fixed[i, j] * fixed[i, j]
                 sums[4] += w0
-                for p in range(6):
+                for p in range(parameters):
                     row[p] = jacobian[p, i, j]
-                for p in range(6):
+                for p in range(parameters):
                     gradient[p] += w * row[p] * r
                     for q in range(p + 1):
                         hessian[p, q] += w * row[p] * row[q]
-    for p in range(6):
+    for p in range(parameters):
         for q in range(p):
             hessian[q, p] = hessian[p, q]
