@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,12 @@ from ..imaging.xray import XrayImage
 from .confidence import judge, pose_covariance
 from .refine import Refined, distinct, refine
 from .result import Registration
-from .search import Candidate, center_in_isocenter, rotation_grid, search, start_at_isocenter
+from .search import Candidate, Found, center_in_isocenter, rotation_grid, search, start_at_isocenter
 from .similarity import Level
 from .volume import MovingVolume
 
+POLARITY_RATIO = 1.2
+"""An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
 Progress = Callable[[float, str], None]
 
 
@@ -73,6 +76,7 @@ class _Task:
     progress: Progress
     cancelled: Callable[[], bool]
     history: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def register(
@@ -164,12 +168,11 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
     level = _make_level(task, options.levels[0], center)
     if options.search:
         task.progress(0.05, "searching")
-        rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
-        pool += search(
-            level, task.moving.beyond(), start, center, rotations, reach_mm=options.search_reach_mm, keep=options.search_keep,
-            threads=options.threads, cancelled=task.cancelled,
-        )
-        task.history.append({"stage": "search", "rotations": len(rotations), "best_score": max(c.score for c in pool)})
+        found = _search(task, level, start, center)
+        if _correct_polarity(task, found):
+            level = _make_level(task, options.levels[0], center)
+            found = _search(task, level, start, center)
+        pool += found.candidates
     refined: list[Refined] = []
     for number, spec in enumerate(options.levels):
         task.progress(0.3 + 0.6 * number / len(options.levels), f"refining at {spec.pixel_mm:g} mm")
@@ -182,6 +185,36 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
         })
         pool = distinct(refined, center, 1.5, spec.keep)
     return pool[0], refined[1:], level
+
+
+def _search(task: _Task, level: Level, start: np.ndarray, center_mm: np.ndarray) -> Found:
+    options = task.options
+    rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
+    found = search(
+        level, task.moving.beyond(), start, center_mm, rotations, reach_mm=options.search_reach_mm, keep=options.search_keep,
+        threads=options.threads, cancelled=task.cancelled,
+    )
+    task.history.append({
+        "stage": "search", "rotations": len(rotations), "best_score": max((c.score for c in found.candidates), default=0.0),
+        "correlation": list(found.correlation), "inverted_correlation": list(found.inverted_correlation),
+    })
+    return found
+
+
+def _correct_polarity(task: _Task, found: Found) -> bool:
+    """Turn over the grey values of X-rays that fit the volume much better inverted; says so in the result's reasons.
+
+    Whether bone is bright cannot always be seen in the picture alone; against the volume it is plain, and costs nothing:
+    the correlation of the inverted picture is the negative one.
+    """
+    changed = False
+    for i, (straight, inverted) in enumerate(zip(found.correlation, found.inverted_correlation, strict=True)):
+        if inverted > POLARITY_RATIO * max(straight, 0.0) and inverted > 0.3:
+            image = task.images[i]
+            task.images[i] = dataclasses.replace(image, pixels=-image.pixels)
+            task.notes.append(f"The grey values of {image.source or 'an X-ray'} were inverted: they fit the volume only so; check its polarity.")
+            changed = True
+    return changed
 
 
 def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> list[Refined]:
@@ -212,7 +245,7 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
     verdict, reasons = judge(best, others, widths, masked.coverage(level), len(views), center)
     task.progress(1.0, verdict)
-    return {**draft, "verdict": verdict, "reasons": reasons}
+    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes)}
 
 
 def warm_up(backend: str = "auto") -> None:

@@ -33,6 +33,23 @@ class Candidate:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Result of a search.
+
+    Attributes
+    ----------
+    candidates
+        The best distinct poses, best first.
+    correlation, inverted_correlation
+        Per view: the best correlation at any pose, with the X-ray as it is and with its grey values inverted.
+    """
+
+    candidates: list[Candidate]
+    correlation: tuple[float, ...]
+    inverted_correlation: tuple[float, ...]
+
+
 def rotation_grid(limit_deg: float, step_deg: float) -> np.ndarray:
     """Rotation vectors (N, 3) in radians on a cubic grid, no longer than ``limit_deg`` (+5 %); zero comes first."""
     n = int(np.floor(limit_deg / step_deg))
@@ -83,7 +100,7 @@ class ShiftMaps:
         n = np.maximum(n, 1e-3)
         spread = np.maximum(sgg - sg * sg / n, 1e-3) * np.maximum(sff - sf * sf / n, 1e-3)
         overlap = np.sqrt(np.minimum(n / self.count, 1.0))
-        return np.where(n > MIN_OVERLAP * self.count, overlap * (sfg - sg * sf / n) / np.sqrt(spread), -1.0)
+        return np.where(n > MIN_OVERLAP * self.count, overlap * (sfg - sg * sf / n) / np.sqrt(spread), 0.0)
 
 
 def _peaks(correlation: np.ndarray, number: int) -> list[tuple[int, int]]:
@@ -108,8 +125,8 @@ def _bilinear(values: np.ndarray, row: float, column: float) -> float:
 def search(
     level: Level, beyond: Projector | None, start: np.ndarray, center_mm: np.ndarray, rotations: np.ndarray, *, reach_mm: float = 70.0,
     keep: int = 6, peaks: int = 3, threads: int = 1, cancelled: Callable[[], bool] | None = None,
-) -> list[Candidate]:
-    """The best distinct poses around ``start``, best first.
+) -> Found:
+    """The best distinct poses around ``start``.
 
     Parameters
     ----------
@@ -130,21 +147,25 @@ def search(
     maps = [ShiftMaps(fixed, level.projector, beyond, margin) for fixed in level.views]
     level.projector.prepare()
 
-    def one_rotation(rotation: np.ndarray) -> list[Candidate]:
+    def one_rotation(rotation: np.ndarray) -> tuple[list[Candidate], np.ndarray]:
         if cancelled is not None and cancelled():
             raise CancelledError()
         turned = motion(np.r_[rotation, 0, 0, 0], center_mm) @ start
-        return _translations(maps, turned, center_mm, margin, peaks)
+        correlations = [m.correlation(turned) for m in maps]
+        extremes = np.array([(c.max(), -c.min()) for c in correlations])
+        return _translations(maps, correlations, turned, center_mm, margin, peaks), extremes
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = [c for group in pool.map(one_rotation, rotations) for c in group]
-    found.sort(key=lambda c: -c.score)
-    return distinct(found, center_mm, 4.0, keep)
+        results = list(pool.map(one_rotation, rotations))
+    found = sorted((c for group, _ in results for c in group), key=lambda c: -c.score)
+    best = np.max([extremes for _, extremes in results], axis=0)
+    return Found(distinct(found, center_mm, 4.0, keep), tuple(best[:, 0]), tuple(best[:, 1]))
 
 
-def _translations(maps: list[ShiftMaps], pose: np.ndarray, center_mm: np.ndarray, margin: int, peaks: int) -> list[Candidate]:
+def _translations(
+    maps: list[ShiftMaps], correlations: list[np.ndarray], pose: np.ndarray, center_mm: np.ndarray, margin: int, peaks: int,
+) -> list[Candidate]:
     """Poses that explain combinations of the best shifts of each view by one translation."""
-    correlations = [m.correlation(pose) for m in maps]
     jacobian = np.vstack([m.fixed.view.project_jacobian(center_mm)[0] for m in maps])  # (2 views, 3) pixels per mm
     normal = jacobian.T @ jacobian
     normal += 1e-4 * np.trace(normal) * np.eye(3)  # depth is free with one view: keep it where it is

@@ -149,3 +149,11 @@ def test_rotation_grid_starts_at_zero_and_keeps_its_limit() -> None:
     assert len(grid) == 33  # points of the cubic lattice with norm <= 2.1: 1 + 6 + 12 + 8 + 6
     assert not grid[0].any()
     assert np.degrees(np.linalg.norm(grid, axis=1)).max() <= 21
+
+
+def test_an_inverted_xray_is_recognised_by_the_volume(case: Case) -> None:
+    inverted = XrayImage(5 - case.images[1].pixels, case.images[1].mask, case.images[1].view, "lateral.png")
+    result = register(case.moving, [case.images[0], inverted], case.start(3, 10, 5), targets={"facet": case.target}, options=FAST)
+    assert case.mtre(result.pose) < 0.7
+    assert [r for r in result.reasons if "lateral.png were inverted" in r]
+    assert not [r for r in result.reasons if "phantom were inverted" in r]
