@@ -166,10 +166,10 @@ def _is_state(raw: bytes, state: dict) -> bool:
     try:
         return json.loads(text) == state
     except ValueError:
-        return any(value == state for value in _embedded(text))
+        return any(value == state for value in records_in_xml(text))
 
 
-def _embedded(scene: str) -> list:
+def records_in_xml(scene: str) -> list:
     """JSON records held by the attributes of a scene's XML."""
     import xml.etree.ElementTree as ElementTree
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -20,6 +22,7 @@ from .report_style import STYLE
 if TYPE_CHECKING:
     from .record import ProcedureRecord
 
+PROCEDURES = Path(__file__).resolve().parents[2] / "Resources" / "Procedures"
 NOT_TOLD = '<span class="none">not told</span>'
 
 
@@ -63,7 +66,7 @@ def report_html(record: ProcedureRecord, *, identifiers: bool = False, words: It
         _head(record), _summary(record), _placements(record), _registrations(record), _dose(record), _drugs(record), _clinical(record), _plan(record),
         _views(record), _images(record), _timeline(record), _section("Notes", f"<p class='notes'>{escape(record.notes)}</p>" if record.notes else ""),
     ]
-    title = f"Procedure record: {record.procedure}"
+    title = f"Procedure record: {_title(record.procedure)}"
     return (
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
@@ -109,7 +112,28 @@ def _list(sentences: Iterable[str], name: str = "") -> str:
 
 
 def _when(utc: str | None) -> str:
-    return NOT_TOLD if not utc else escape(f"{utc[:10]} {utc[11:16]} UTC")
+    return NOT_TOLD if not utc else f"<span class='when'>{escape(f'{utc[:10]} {utc[11:16]}')} UTC</span>"
+
+
+def _needles(numbers: Sequence[int]) -> str:
+    """``[1, 2, 3, 7]`` -> ``Needles 1-3, 7``."""
+    runs: list[list[int]] = []
+    for n in dict.fromkeys(numbers):
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    text = ", ".join(f"{r[0]}" if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    return ("Needle " if text.isdigit() else "Needles ") + text
+
+
+def _title(procedure: str) -> str:
+    """The procedure library's title of a key, else the procedure as it was written."""
+    if re.fullmatch(r"\w+", procedure) and (PROCEDURES / f"{procedure}.json").is_file():
+        title = json.loads((PROCEDURES / f"{procedure}.json").read_text(encoding="utf-8")).get("title")
+        if isinstance(title, str) and title:
+            return title
+    return procedure
 
 
 # ---- sections ---------------------------------------------------------------------------------------------------------
@@ -122,7 +146,7 @@ def _head(record: ProcedureRecord) -> str:
         ("Patient", who), ("Side", _text(record.laterality)), ("Level", _text(record.level)), ("Approach", _text(record.approach)),
         ("Begun", _when(record.created_utc)), ("Equipment", _text(record.equipment or (record.dose.device if record.dose else None))),
     ])
-    return f"<header><p class='notice'>{escape(RESEARCH_NOTICE)}</p><h1>{escape(record.procedure.replace('_', ' '))}</h1>{facts}</header>"
+    return f"<header><p class='notice'>{escape(RESEARCH_NOTICE)}</p><h1>{escape(_title(record.procedure))}</h1>{facts}</header>"
 
 
 def _summary(record: ProcedureRecord) -> str:
@@ -154,7 +178,7 @@ def _placements(record: ProcedureRecord) -> str:
         path = p.trajectory
         needle = ", ".join([*([f"{path.gauge:g}G"] if path.gauge else []), *([f"{path.needle_length_mm:g} mm"] if path.needle_length_mm else [])])
         rows.append([
-            f"<b>{k}</b>", f"{escape(path.name)}<small>{escape(needle)}</small>", _number(d.tip_mm), _number(d.lateral_mm), _number(d.along_mm, form="+.1f"),
+            f"<b class='when'>{k}</b>", f"{escape(path.name)}<small>{escape(needle)}</small>", _number(d.tip_mm), _number(d.lateral_mm), _number(d.along_mm, form="+.1f"),
             _number(d.angle_deg), _number(d.entry_mm), _number(error), (_yes(d.in_target) + chance) if d.in_target is not None else NOT_TOLD,
             f"{'by hand' if p.method == 'manual' else 'automatic'}<small>{escape(', '.join(p.views)) or 'views not told'}</small>",
             escape(p.approved_by) if p.approved_by else "<span class='none'>nobody yet</span>",
@@ -167,7 +191,11 @@ def _placements(record: ProcedureRecord) -> str:
         "<p class='legend'>Filled dot: in the target; cross: outside; ring: not decided. Dashed: tolerance of the target. "
         "Shaded: holds the true tip with 95 % probability. Positions along the path are positive past the target.</p>"
     )
-    warnings = _list((f"{p.trajectory.name}: {w}" for p in record.placements for w in p.warnings), "warnings")
+    said: dict[str, list[int]] = {}
+    for k, p in enumerate(record.placements, 1):
+        for warning in p.warnings:
+            said.setdefault(warning, []).append(k)
+    warnings = _list((f"{_needles(numbers)}: {warning}" for warning, numbers in said.items()), "warnings")
     return _section("Placements", _table(titles, rows, (2, 3, 4, 5, 6, 7), classes) + plots + legend + warnings)
 
 

@@ -18,7 +18,7 @@ dd{margin:0;min-width:0;overflow-wrap:anywhere}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin-top:18px}
 .card{border:1px solid #d9dde3;border-radius:6px;padding:8px 10px}
 .card b{display:block;font-size:12px;color:#5b6472;font-weight:500}
-.card strong{display:block;font-size:20px}
+.card strong{display:block;font-size:19px;white-space:nowrap}
 .card i{font-style:normal;font-size:12px;color:#5b6472}
 .card.warn strong,b.warn{color:#a65c00}
 .card.fail strong,b.fail{color:#b3261e}
@@ -36,6 +36,7 @@ ul{margin:.4em 0;padding-left:20px}
 ul.warnings{list-style:none;padding:0}
 ul.warnings li{margin:3px 0;padding:3px 8px;background:#fff4dc;border-left:3px solid #e69f00;font-size:13px;overflow-wrap:anywhere}
 li{overflow-wrap:anywhere}
+.when{white-space:nowrap}
 .none{color:#767d89;font-style:italic}
 .legend{font-size:12px;color:#5b6472}
 .notes{white-space:pre-wrap;overflow-wrap:anywhere}
@@ -59,7 +60,7 @@ tr,figure,.card,li,dl div{break-inside:avoid}
 thead{display:table-header-group}
 table{font-size:10.5px}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
-.plots{flex-wrap:nowrap}.cards{grid-template-columns:repeat(6,1fr);gap:6px}.card{padding:5px 6px}.card strong{font-size:15px}
+.plots{flex-wrap:nowrap}.cards{grid-template-columns:repeat(6,1fr);gap:6px}.card{padding:5px 6px}.card strong{font-size:13.5px}
 .pictures{grid-template-columns:repeat(2,1fr)}
 }
 """

@@ -24,9 +24,10 @@ def summary_text(record: ProcedureRecord) -> str:
         ("Recorded", f"{record.created_utc} (UTC)"), ("Software", f"{record.software.get('name', '')} {record.software.get('version', '')}"),
         ("Patient", record.patient_key or "no identifier stored"),
     ])
-    lines += _plan(record) + _views(record) + _registrations(record)
+    data = record.to_dict()  # with the names and times that views and registrations may lack
+    lines += _plan(record) + _views(data["views"]) + _registrations(data["registrations"])
     lines += ["", "Placements"] + ([line for p in record.placements for line in _placement(p)] or ["  none recorded"])
-    lines += _dose(record.dose)
+    lines += _drugs(record) + _clinical(record) + _dose(record.dose)
     if record.notes:
         lines += ["", "Notes", *_wrapped(record.notes)]
     return "\n".join(lines) + "\n"
@@ -58,16 +59,16 @@ def _plan(record: ProcedureRecord) -> list[str]:
     return lines
 
 
-def _views(record: ProcedureRecord) -> list[str]:
-    lines = ["", "Views"] + [f"  {v['name']}: {v['angles']}" for v in record.views]
-    for sentence in dict.fromkeys(a for v in record.views for a in v.get("assumptions", [])):
+def _views(views: list[dict]) -> list[str]:
+    lines = ["", "Views"] + [f"  {v['name']}: {v['angles']}" for v in views]
+    for sentence in dict.fromkeys(a for v in views for a in v.get("assumptions", [])):
         lines += _wrapped(f"assumed: {sentence}", "    ")
-    return lines if record.views else [*lines, "  none recorded"]
+    return lines if views else [*lines, "  none recorded"]
 
 
-def _registrations(record: ProcedureRecord) -> list[str]:
+def _registrations(registrations: list[dict]) -> list[str]:
     lines = ["", "Registrations"]
-    for item in record.registrations:
+    for item in registrations:
         similarity = ", ".join(f"{s:.2f}" for s in item["similarity"] if s is not None)
         lines.append(f"  {item['verdict'].upper()} at {item['utc']}, similarity {similarity or NOT_TOLD}")
         for reason in item["reasons"]:
@@ -75,7 +76,42 @@ def _registrations(record: ProcedureRecord) -> list[str]:
         for target in item.get("targets", []):
             error = target["predicted_error_mm"]
             lines.append(f"    predicted error at {target['name']}: " + (f"{error:.1f} mm (95 %)" if error is not None else NOT_TOLD))
-    return lines if record.registrations else [*lines, "  none recorded"]
+    return lines if registrations else [*lines, "  none recorded"]
+
+
+def _drugs(record: ProcedureRecord) -> list[str]:
+    """Contrast and drugs; nothing when none was recorded."""
+    if not record.contrast and not record.injectate:
+        return []
+    lines = ["", "Contrast and injectate"]
+    for c in record.contrast:
+        vascular = {True: "VASCULAR", False: "not vascular", None: "vascular or not: " + NOT_TOLD}[c.get("vascular")]
+        lines += _wrapped(f"contrast {c['agent']}, {_ml(c.get('volume_ml'))}, pattern {c.get('pattern') or NOT_TOLD}, {vascular}")
+    for g in record.injectate:
+        lines += _wrapped(f"{g['drug']} {g.get('concentration') or ''}, {_ml(g.get('volume_ml'))}, lot {g.get('lot') or NOT_TOLD}".replace(" ,", ","))
+    return lines
+
+
+def _ml(volume: float | None) -> str:
+    return f"volume {NOT_TOLD}" if volume is None else f"{volume:g} ml"
+
+
+def _clinical(record: ProcedureRecord) -> list[str]:
+    """Pain, complications, after-care, checklist; nothing when none was told."""
+    lines = []
+    for p in record.pain:
+        later = "" if p.get("minutes_after") is None else f", {p['minutes_after']:g} min after"
+        lines.append(f"  pain {p['when']}: {p['score']:g} ({p['scale']}{later})")
+    if record.complications is not None:
+        lines += _wrapped("complications: " + ("; ".join(c["text"] for c in record.complications) or "none"))
+    for item in record.aftercare:
+        lines += _wrapped(f"after-care: {item['text']}")
+    for c in record.checklist:
+        answer = {True: "yes", False: "no", None: NOT_TOLD}.get(c["answer"], c["answer"]) if isinstance(c["answer"], bool) or c["answer"] is None else c["answer"]
+        lines += _wrapped(f"checklist: {c['item']}: {answer}")
+    if record.key_images:
+        lines.append(f"  key images: {len(record.key_images)}")
+    return ["", "Patient", *lines] if lines else []
 
 
 def _placement(placement: Placement) -> list[str]:
