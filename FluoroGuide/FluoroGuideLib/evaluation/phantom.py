@@ -93,8 +93,8 @@ def _trunk(rng: np.random.Generator, bowel_gas: bool) -> list[Shape]:
         return Shape(kind, np.asarray(center, float), turn, np.asarray(semi, float), soft, bone)
 
     parts = [
-        shape("cylinder", (0, -28, -40), (172, 116, 240), soft=0.91),
-        shape("cylinder", (0, -28, -40), (158, 104, 240), soft=0.13),
+        shape("cylinder", (0, -28, -40), (160, 116, 240), soft=0.91),
+        shape("cylinder", (0, -28, -40), (147, 104, 240), soft=0.13),
         shape("ellipsoid", (-78, -42, 120), (62, 66, 70), soft=0.02),
         shape("cylinder", (14, -30, 40), (9, 9, 90), soft=0.01),
         shape("cylinder", (0, 52, -20), (62, 20, 160), soft=0.015),

@@ -67,7 +67,7 @@ class SimulationOptions:
     focal_spot_mm, detector_blur_mm
         Size of the focal spot (blurs with the magnification of the isocentre) and FWHM of the detector.
     quanta_per_mm2
-        X-ray quanta per mm^2 at the detector and frame at the median of the field; 0 = no noise.
+        X-ray quanta per mm^2 at the detector and frame where the exposure control measures; 0 = no noise.
     electronic_noise
         Standard deviation of the detector's own noise, in quanta per pixel.
     collimation
@@ -79,7 +79,11 @@ class SimulationOptions:
     bits
         8, 10, 12 or 16 bits stored; DISP is always 8.
     gamma
-        Exponent of DISP.
+        Exponent of DISP, on a logarithmic window as fluoroscopes display it.
+    range_compression
+        Share (0..1) of slow brightness changes that DISP takes out, as fluoroscopes do to show thick and thin parts at once.
+    tell_polarity
+        Write Pixel Intensity Relationship Sign (0028,1041); without it a reader has to guess whether bone is dark.
     frames, frame_time_ms
         Frames of the run, each with its own noise.
     extend_body
@@ -102,7 +106,9 @@ class SimulationOptions:
     circular_field: float = 0.0
     gray: str = "LIN"
     bits: int = 16
-    gamma: float = 0.6
+    gamma: float = 0.8
+    range_compression: float = 0.0
+    tell_polarity: bool = True
     frames: int = 1
     frame_time_ms: float = 66.7
     extend_body: bool = True
@@ -122,7 +128,10 @@ class SimulationOptions:
         for name, value, good, allowed in checks:
             if not good:
                 raise FluoroGuideError(f"The simulation's {name} is not possible", value, f"Use {allowed}")
-        amounts = "scatter_to_primary focal_spot_mm detector_blur_mm quanta_per_mm2 electronic_noise circular_field soft_mismatch copper_mm"
+        amounts = (
+            "scatter_to_primary focal_spot_mm detector_blur_mm quanta_per_mm2 electronic_noise circular_field soft_mismatch copper_mm "
+            "range_compression"
+        )
         for name in amounts.split():
             if not getattr(self, name) >= 0:
                 raise FluoroGuideError(f"The simulation's {name} must not be negative", getattr(self, name))
@@ -136,7 +145,8 @@ class SimulationOptions:
             "clean": {},
             "fluoroscopy": {
                 "scatter_to_primary": 0.6, "focal_spot_mm": 0.6, "detector_blur_mm": 0.35, "quanta_per_mm2": 2500.0, "electronic_noise": 3.0,
-                "collimation": (0.03, 0.03, 0.02, 0.02), "gray": "DISP", "bits": 8, "soft_mismatch": 0.04,
+                "collimation": (0.03, 0.03, 0.02, 0.02), "gray": "DISP", "bits": 8, "range_compression": 0.5,
+                "soft_mismatch": 0.04,
             },
         }
         if name not in presets:
@@ -225,7 +235,7 @@ def expose(
     signal = gaussian_filter(primary, penumbra) if penumbra > 0.05 else primary
     if options.scatter_to_primary > 0:
         signal = signal + options.scatter_to_primary * _wide_blur(primary, options.scatter_sigma_mm / pixel)
-    reference = max(float(np.median(signal[mask])), 1e-9) if mask.any() else 1.0
+    reference = _measured(signal, mask)
     quanta = options.quanta_per_mm2 * pixel**2
     runs = []
     for _ in range(options.frames):
@@ -235,6 +245,13 @@ def expose(
         blur = options.detector_blur_mm / 2.355 / pixel
         runs.append(gaussian_filter(frame.astype(np.float32), blur) if blur > 0.05 else frame.astype(np.float32))
     return gray_values(np.stack(runs), mask, options), mask, shutter, _exposure_facts(reference, view, mask, options)
+
+
+def _measured(signal: np.ndarray, mask: np.ndarray) -> float:
+    """What the automatic exposure control sees: the denser part of the central half of the field."""
+    rows, columns = (slice(n // 4, n - n // 4) for n in mask.shape)
+    seen = signal[rows, columns][mask[rows, columns]]
+    return max(float(np.quantile(seen, 0.3)), 1e-9) if seen.size else 1.0
 
 
 def _wide_blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
@@ -250,18 +267,35 @@ def _wide_blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def gray_values(signal: np.ndarray, mask: np.ndarray, options: SimulationOptions) -> np.ndarray:
-    """Stored values of a signal (median 1): proportional, logarithmic or displayed; black outside the field."""
+    """Stored values of a signal: proportional, logarithmic or displayed; black outside the field."""
     bits = 8 if options.gray == "DISP" else options.bits
     top = 2**bits - 1
-    inside = signal[:, mask] if mask.any() else signal
-    high = float(np.quantile(inside[:, :: max(1, inside.shape[1] // 100_000)], 0.998 if options.gray == "DISP" else 1.0))
-    level = np.clip(signal / max(high, 1e-9), 0.0, 1.0)
+    inside = signal[:, mask] if mask.any() else signal.reshape(len(signal), -1)
+    if options.gray == "DISP":
+        level = _displayed(signal, mask, options)
+    else:
+        level = np.clip(signal / max(float(inside.max()), 1e-9), 0.0, 1.0)
     if options.gray == "LOG":
         # four decades below the brightest pixel carry everything a fluoroscope can tell from nothing
         level = 1 + np.log10(np.maximum(level, 1e-4)) / 4
-    elif options.gray == "DISP":
-        level = level**options.gamma
     return np.where(mask, np.rint(level * top), 0).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _displayed(signal: np.ndarray, mask: np.ndarray, options: SimulationOptions) -> np.ndarray:
+    """What a fluoroscope's display shows: logarithm, slow changes damped, window over 99 % of the field, gamma; 0..1.
+
+    Air beside the body saturates, as it does on a real screen.
+    """
+    logarithm = np.log(np.maximum(signal, 1e-4))
+    inside = mask if mask.any() else np.ones_like(mask)
+    logarithm = np.minimum(logarithm, np.quantile(logarithm[:, inside], 0.25) + 3.0)
+    if options.range_compression > 0:
+        sigma = max(signal.shape[1:]) / 10.0
+        share = np.maximum(_wide_blur(inside.astype(np.float32), sigma), 1e-3)
+        slow = np.stack([_wide_blur(np.where(inside, frame, 0.0), sigma) for frame in logarithm]) / share
+        logarithm = logarithm - min(options.range_compression, 1.0) * slow
+    low, high = np.quantile(logarithm[:, inside], (0.005, 0.998))
+    return np.clip((logarithm - low) / max(high - low, 1e-3), 0.0, 1.0) ** options.gamma
 
 
 def _exposure_facts(reference: float, view: CArmView, mask: np.ndarray, options: SimulationOptions) -> dict:

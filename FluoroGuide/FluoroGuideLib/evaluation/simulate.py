@@ -148,6 +148,8 @@ def simulate_case(
             patient_orientation=patient_orientation(view), dap_dgy_cm2=image.facts["dap_dgy_cm2"], tube_current_ma=image.facts["tube_current_ma"],
             exposure_time_ms=image.facts["exposure_time_ms"], study_uid=study, instance_number=n + 1,
         )
+        if options.tell_polarity:
+            _tell_polarity(output / name)
         described.append({"file": name, "primary_deg": primary, "secondary_deg": secondary, **carm, "view": view.to_dict(), **image.facts})
         if progress:
             progress((n + 1) / len(views))
@@ -165,6 +167,15 @@ def patient_orientation(view: CArmView) -> tuple[str, str]:
         return "".join(names[i][0 if unit[i] > 0 else 1] for i in np.argsort(-np.abs(unit)) if abs(unit[i]) > 0.1)
 
     return letters(view.column_step_mm), letters(view.row_step_mm)
+
+
+def _tell_polarity(path: Path) -> None:
+    """Add Pixel Intensity Relationship Sign 1: lower values mean less X-ray intensity (PS3.3 C.8.11.3.1.2)."""
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    dataset.PixelIntensityRelationshipSign = 1
+    dataset.save_as(path)
 
 
 def _study_uid() -> str:

@@ -79,8 +79,9 @@ class VoxelPaths:
         low, high = self.origin_mm, self.origin_mm + self.spacing_mm * (np.array(hu.shape[::-1]) - 1)
         reach_low = reach_high = 0.0
         for view in views:
-            corners = view.pixel_mm([(c, r) for c in (0, view.columns - 1) for r in (0, view.rows - 1)])
-            for ray in corners - view.source_mm:
+            # A net of rays, not the corners alone: those may pass beside the body.
+            c, r = np.meshgrid(np.linspace(0, view.columns - 1, 33), np.linspace(0, view.rows - 1, 9))
+            for ray in view.pixel_mm(np.stack([c.ravel(), r.ravel()], 1)) - view.source_mm:
                 start, stop = 0.0, 1.0
                 for axis in (0, 1):
                     if abs(ray[axis]) < 1e-9:
@@ -90,7 +91,7 @@ class VoxelPaths:
                 if start < stop:
                     z = view.source_mm[2] + np.array([start, stop]) * ray[2]
                     reach_low, reach_high = max(reach_low, low[2] - z.min()), max(reach_high, z.max() - high[2])
-        below, above = (int(np.ceil(np.clip(r, 0, MAX_EXTENSION_MM) / self.spacing_mm[2])) + 1 if r > 0 else 0 for r in (reach_low, reach_high))
+        below, above = (int(np.ceil(np.clip(r, 0, MAX_EXTENSION_MM) / self.spacing_mm[2])) + 2 if r > 0 else 0 for r in (reach_low, reach_high))
         if below or above:
             hu = np.pad(hu, ((below, above), (0, 0), (0, 0)), mode="edge")
             self.origin_mm = self.origin_mm - [0, 0, below * self.spacing_mm[2]]
