@@ -132,7 +132,7 @@ def find_pose(sample: Sample, truth: Truth, say: Say, seed: int) -> tuple[object
     """Register from 15 mm and 8 degrees off."""
     from .anatomy.attenuation import attenuation_from_hu
     from .imaging.sources import read_xray
-    from .registration.register import register, warm_up
+    from .registration.register import bone_bright, register, warm_up
 
     images = [read_xray(path) for path in truth.xrays]
     rng = np.random.default_rng([seed, 1])
@@ -144,7 +144,7 @@ def find_pose(sample: Sample, truth: Truth, say: Say, seed: int) -> tuple[object
     warm_up()
     registration = register(attenuation_from_hu(sample.image), images, start, targets=sample.plan.target_points())
     say(f"  verdict {registration.verdict}, {registration.seconds:.1f} s, {registration.projections_rendered} projections")
-    return registration, images
+    return registration, bone_bright(images, registration)
 
 
 def find_needle(sample: Sample, truth: Truth, registration: object, images: list, seed: int) -> tuple[object, object]:
@@ -217,10 +217,22 @@ def draw(
     if not rendering_available():
         say(f"Pictures of Slicer views were left out: {rendering_problem()}")
         return names
-    return names + _slicer_pictures(host, nodes, output)
+    return names + _slicer_pictures(host, nodes, bone_only(sample), output)
 
 
-def _slicer_pictures(host: object, nodes: object, output: Path) -> list[str]:
+def bone_only(sample: Sample) -> object:
+    """SimpleITK image in HU of the bone within 75 mm of the target, air elsewhere: a 3-D picture without ribs and table."""
+    import SimpleITK as sitk
+
+    from .anatomy.attenuation import attenuation_from_hu
+    from .anatomy.bones import bone_weight
+
+    weight = bone_weight(attenuation_from_hu(sample.image), sample.plan.targets[0].position_lps_mm, radius_mm=75.0)
+    hu = sitk.Resample(sample.image, weight, sitk.Transform(), sitk.sitkLinear, -1000.0, sitk.sitkFloat32)
+    return sitk.Mask(hu, weight > 0.5, -1000.0)
+
+
+def _slicer_pictures(host: object, nodes: object, image: object, output: Path) -> list[str]:
     from .scene import pictures
 
     names = []
@@ -229,6 +241,7 @@ def _slicer_pictures(host: object, nodes: object, output: Path) -> list[str]:
     for plane in ("axial", "sagittal"):
         names.append(pictures.ct_slice_png(host, nodes, output / f"views_ct_{plane}.png", plane).name)
     names.append(pictures.three_d_png(host, nodes, output / "views_3d.png").name)
+    names.append(pictures.three_d_png(host, nodes, output / "views_3d_bone.png", image=image, radius_mm=110).name)
     return names
 
 

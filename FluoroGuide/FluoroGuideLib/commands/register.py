@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Register, write ``pose.tfm``, ``result.json`` and one overlay per view."""
     from ..geometry.rigid import write_tfm
     from ..planning.plan import Plan, read_plan, read_targets
-    from ..registration.register import Options, register, warm_up
+    from ..registration.register import Options, bone_bright, register, warm_up
 
     initial = common.read_pose(arguments.initial)
     plan = read_plan(arguments.plan) if arguments.plan else None
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     result["assumptions"] = [a for image in images for a in image.assumptions]
     write_tfm(output / "pose.tfm", registration.pose)
     write_json(output / "result.json", plain(result))
-    result["overlays"] = draw_overlays(volume, images, registration, plan, output)
+    result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output)
     common.show(arguments, result, describe(registration, result, output))
     return 1 if registration.verdict == "fail" else 0
 
@@ -57,11 +57,13 @@ def draw_overlays(volume: object, images: list, registration: object, plan: obje
     from ..registration.register import MovingVolume
 
     names = []
-    projector = MovingVolume(volume).projector(1.0)
+    moving = MovingVolume(volume)
+    projector, beyond = moving.projector(1.0), moving.beyond()
     for letter, image in zip("ABCDEFGH", images, strict=False):
         shapes = plan_overlay(image.view, registration.pose, plan or Plan("registration"), registration)
         path = output / f"overlay_{letter}.png"
-        draw_overlay_png(image, shapes, path, drr_edges=edges(projector.project(image.view, registration.pose), image.mask))
+        mask = image.mask if beyond is None else image.mask & (beyond.project(image.view, registration.pose) <= 0)
+        draw_overlay_png(image, shapes, path, drr_edges=edges(projector.project(image.view, registration.pose), mask))
         names.append(path.name)
     return names
 

@@ -77,6 +77,7 @@ class _Task:
     cancelled: Callable[[], bool]
     history: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    inverted: set[int] = field(default_factory=set)
 
 
 def register(
@@ -212,6 +213,7 @@ def _correct_polarity(task: _Task, found: Found) -> bool:
         if inverted > POLARITY_RATIO * max(straight, 0.0) and inverted > 0.3:
             image = task.images[i]
             task.images[i] = dataclasses.replace(image, pixels=-image.pixels)
+            task.inverted ^= {i}
             task.notes.append(f"The grey values of {image.source or 'an X-ray'} were inverted: they fit the volume only so; check its polarity.")
             changed = True
     return changed
@@ -245,7 +247,13 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
     verdict, reasons = judge(best, others, widths, masked.coverage(level), len(views), center)
     task.progress(1.0, verdict)
-    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes)}
+    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": {"inverted_views": sorted(task.inverted)}}
+
+
+def bone_bright(images: Sequence[XrayImage], registration: Registration) -> list[XrayImage]:
+    """The X-rays with those turned over that the registration found inverted: for pictures and later steps."""
+    inverted = registration.facts.get("inverted_views", ())
+    return [dataclasses.replace(x, pixels=-x.pixels) if i in inverted else x for i, x in enumerate(images)]
 
 
 def warm_up(backend: str = "auto") -> None:
