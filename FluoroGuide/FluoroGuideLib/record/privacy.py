@@ -90,6 +90,8 @@ def identifiers_of(dataset: object) -> set[str]:
 def _variants(word: str) -> set[str]:
     """How an identifier may be written elsewhere: parts of names, dates with separators."""
     found = {part for part in re.split(r"[\^=\s,]+", word) if len(part) > 2} if "^" in word else set()
+    if not UID.fullmatch(word):
+        found |= set(re.findall(r"\d{5,}", word))  # "PID-998877" is also written without its letters
     if re.fullmatch(r"(19|20)\d{6}", word):
         y, m, d = word[:4], word[4:6], word[6:]
         found |= {f"{y}-{m}-{d}", f"{d}.{m}.{y}", f"{m}/{d}/{y}", f"{d}/{m}/{y}"}
