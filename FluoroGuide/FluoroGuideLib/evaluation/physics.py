@@ -234,7 +234,7 @@ def expose(
     penumbra = options.focal_spot_mm * max(0.0, view.sid_mm / max(view.sod_mm, 1.0) - 1.0) / 2.355 / pixel
     signal = gaussian_filter(primary, penumbra) if penumbra > 0.05 else primary
     if options.scatter_to_primary > 0:
-        signal = signal + options.scatter_to_primary * _wide_blur(primary, options.scatter_sigma_mm / pixel)
+        signal = signal + _scatter(primary, mask, options, pixel)
     reference = _measured(signal, mask)
     quanta = options.quanta_per_mm2 * pixel**2
     runs = []
@@ -245,6 +245,17 @@ def expose(
         blur = options.detector_blur_mm / 2.355 / pixel
         runs.append(gaussian_filter(frame.astype(np.float32), blur) if blur > 0.05 else frame.astype(np.float32))
     return gray_values(np.stack(runs), mask, options), mask, shutter, _exposure_facts(reference, view, mask, options)
+
+
+def _scatter(primary: np.ndarray, mask: np.ndarray, options: SimulationOptions, pixel_mm: float) -> np.ndarray:
+    """Scatter behind the grid: a broad spread of what was scattered, about I (-ln I); nothing comes from open air.
+
+    The form of Ohnesorge et al. (Eur Radiol 9:563, 1999) with one Gaussian, scaled so that behind a body of even
+    thickness the ratio to the primary is ``scatter_to_primary``.
+    """
+    depth = -np.log(np.clip(primary, 1e-6, 1.0))
+    reference = -np.log(min(_measured(primary, mask), 0.9))
+    return options.scatter_to_primary / reference * _wide_blur(primary * depth, options.scatter_sigma_mm / pixel_mm)
 
 
 def _measured(signal: np.ndarray, mask: np.ndarray) -> float:
