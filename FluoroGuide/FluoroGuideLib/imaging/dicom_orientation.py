@@ -19,7 +19,8 @@ def patient_position(tags: FrameTags) -> tuple[str, str]:
     Patient Gantry Relationship (0054,0414), which Enhanced objects carry instead.
     """
     position = text(tags, "PatientPosition").upper()
-    return (position, "(0018,5100)") if position else (_coded_position(tags), "(0054,0410)")
+    coded = "" if position else _coded_position(tags)
+    return (coded, "(0054,0410)") if coded else (position, "(0018,5100)")
 
 
 def _coded_position(tags: FrameTags) -> str:

@@ -56,6 +56,7 @@ class XrayRun:
     patient_angles_deg: tuple[tuple[float, float], ...] | None
     facts: dict = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    _found: dict = field(default_factory=dict, repr=False)
 
     def value(self, name: str, frame: int | None = None) -> object:
         """The value of a quantity by its name in the C-arm card, of a frame when given; ``None`` when missing."""
@@ -129,9 +130,20 @@ class XrayRun:
     def normalized(self, frame: int = 0, **options: object):
         """:class:`~.preprocess.Normalized` of a frame; needs no geometry."""
         self._check_frame(frame)
-        settings = {"relationship": self.facts.get("intensity_relationship"), "polarity": self.facts.get("told_polarity"), **options}
+        settings = {"relationship": self.facts.get("intensity_relationship"), "polarity": self._polarity(frame), **options}
         known = self.mask[frame if len(self.mask) > 1 else 0]
         return normalize(self.frames[frame], mask=settings.pop("mask", known), **settings)
+
+    def _polarity(self, frame: int) -> str | None:
+        """The polarity that the tags tell, else that of the run's middle frame (found once): a run has one polarity."""
+        told = self.facts.get("told_polarity")
+        middle = len(self.frames) // 2
+        if told is not None or len(self.frames) == 1 or frame == middle:
+            return told
+        if "polarity" not in self._found:
+            found = self.normalized(middle)
+            self._found["polarity"] = found.polarity if found.confidence > 0.8 else None
+        return self._found["polarity"]
 
     def _check_frame(self, frame: int) -> None:
         if not isinstance(frame, (int, np.integer)) or not 0 <= frame < len(self.frames):

@@ -116,7 +116,8 @@ class StreamNormalizer:
             except FluoroGuideError:  # a black frame (beam off): the old look stays
                 return look
         if beyond and high > low:
-            return self._make(pixels, look.found, (min(low, old_low), max(high, old_high)))
+            spare = 0.1 * (high - low)  # for the outermost 1 %
+            return self._make(pixels, look.found, (min(low - spare, old_low), max(high + spare, old_high)))
         return look
 
     # ---- each frame ---------------------------------------------------------------------------------------------

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FluoroGuideError
-from .dicom_values import Quantity
 from .dicom_xa import XrayRun, picture_run, read_run
 from .geometry_card import check_card, read_geometry_card
+from .geometry_report import GeometryReport, ReportEntry, geometry_report, report_text
+from .preprocess import Normalized
 from .xray import XrayImage
 
 MAX_PICTURE_PIXELS = 400_000_000
 
-__all__ = ["check_card", "inspect_report", "inspect_text", "open_xray", "read_geometry_card", "read_xray", "write_preview"]
+__all__ = ["check_card", "inspect_report", "inspect_text", "open_xray", "read_geometry_card", "read_xray", "run_report", "write_preview"]
 
 
 def read_xray(path: str | Path, geometry: dict | str | Path | None = None, frame: int = 0) -> XrayImage:
@@ -88,56 +89,46 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 # ---- reports ----------------------------------------------------------------------------------------------------
-def inspect_report(path: str | Path, geometry: dict | str | Path | None = None) -> dict:
+def inspect_report(path: str | Path, geometry: dict | str | Path | None = None, frame: int | None = None, **options: object) -> dict:
     """What is known of an X-ray file, as plain values for JSON (command ``inspect``).
 
     Keys: ``file``, ``frames``, ``rows``, ``columns``, ``facts``, ``quantities`` (list of ``name, label, value, unit,
-    origin, note``), ``missing``, ``assumptions``, ``warnings``, ``normalization`` (polarity, confidence,
-    relationship, masked share, notes) of the middle frame.
+    origin, note, step, effect_mm``), ``target_mm``, ``target_note``, ``missing``, ``assumptions``, ``warnings``,
+    ``normalization`` (polarity, confidence, relationship, masked share, share of each part, notes) of ``frame``, the
+    middle one by default.  ``options`` go to :func:`~.preprocess.normalize`.
     """
-    run = open_xray(path, geometry)
-    frame = len(run.frames) // 2
-    picture = run.normalized(frame)
+    return run_report(open_xray(path, geometry), frame, **options)[0]
+
+
+def run_report(run: XrayRun, frame: int | None = None, **options: object) -> tuple[dict, Normalized]:
+    """As :func:`inspect_report` for a run that is open already, with the normalised picture."""
+    frame = len(run.frames) // 2 if frame is None else frame
+    picture = run.normalized(frame, **options)
+    geometry = geometry_report(run, frame).to_dict()
     return {
         "file": run.source, "frames": len(run.frames), "rows": run.frames.shape[1], "columns": run.frames.shape[2], "facts": run.facts,
-        "quantities": [_plain(q) for q in run.quantities], "missing": list(run.missing), "assumptions": list(run.assumptions),
-        "warnings": list(run.warnings), "normalization": {
+        "quantities": geometry["entries"], "target_mm": geometry["target_mm"], "target_note": geometry["target_note"],
+        "missing": list(run.missing), "assumptions": list(run.assumptions), "warnings": list(run.warnings), "normalization": {
             "frame": frame, "polarity": picture.polarity, "confidence": picture.confidence, "relationship": picture.relationship,
-            "masked_share": float(1 - picture.mask.mean()), "notes": list(picture.notes),
+            "masked_share": float(1 - picture.mask.mean()), "parts": {k: float(v.mean()) for k, v in picture.parts.items()},
+            "notes": list(picture.notes),
         },
-    }
-
-
-def _plain(quantity: Quantity) -> dict:
-    value = quantity.value
-    value = np.asarray(value).tolist() if isinstance(value, (tuple, np.ndarray)) else value
-    return {"name": quantity.name, "label": quantity.label, "value": value, "unit": quantity.unit, "origin": quantity.origin, "note": quantity.note}
+    }, picture
 
 
 def inspect_text(report: dict) -> str:
     """The report of :func:`inspect_report` as lines for people."""
     lines = [f"{report['file']}: {report['frames']} frame(s) of {report['columns']} x {report['rows']}"]
-    lines.append("  " + ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in report["facts"].items()))
-    for q in report["quantities"]:
-        note = f"  ({q['note']})" if q["note"] else ""
-        lines.append(f"  {q['label']:<62} {_shown(q['value'], q['unit']):<22} {q['origin']}{note}")
-    for key in ("missing", "assumptions"):
-        lines += [f"  {key}: " + (text if text else "none") for text in report[key] or [""]]
-    normal = report["normalization"]
-    lines += [f"  picture, frame {normal['frame']}: {note}" for note in normal["notes"]]
+    facts = {k: v for k, v in report["facts"].items() if k != "frame_times_ms"}
+    lines.append("  " + ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
+    entries = tuple(ReportEntry(**q) for q in report["quantities"])
+    geometry = GeometryReport(
+        report["file"], report["normalization"]["frame"], entries, tuple(report["missing"]), tuple(report["assumptions"]),
+        report["target_mm"], report["target_note"],
+    )
+    lines.append(report_text(geometry))
+    lines += [f"  picture, frame {report['normalization']['frame']}: {note}" for note in report["normalization"]["notes"]]
     return "\n".join(lines)
-
-
-def _shown(value: object, unit: str) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list) and len(value) > 3:
-        return f"{np.min(value):g} .. {np.max(value):g} {unit}"
-    if isinstance(value, list):
-        return " x ".join(f"{v:g}" for v in value) + f" {unit}"
-    return f"{value:g} {unit}".rstrip() if isinstance(value, (int, float)) else f"{value} {unit}".rstrip()
 
 
 def write_preview(path_png: str | Path, image: object) -> None:
@@ -153,6 +144,32 @@ def write_preview(path_png: str | Path, image: object) -> None:
     pixels = np.where(image.mask, np.clip(image.pixels, 0, 1), 0)
     try:
         sitk.WriteImage(sitk.GetImageFromArray(np.rint(pixels * 255).astype(np.uint8)), str(path_png))
+    except RuntimeError:
+        hint = "Give a file name ending in .png in an existing folder"
+        raise FluoroGuideError("The picture cannot be written", Path(path_png).name, hint) from None
+
+
+STEP_COLORS = {"outside field": (40, 60, 160), "saturated": (230, 200, 0), "text": (0, 200, 80), "metal": (230, 40, 40)}
+
+
+def write_steps(path_png: str | Path, picture: Normalized) -> None:
+    """Write the normalised picture with what each step masked in colour (:data:`STEP_COLORS`).
+
+    Raises
+    ------
+    FluoroGuideError
+        The file cannot be written.
+    """
+    import SimpleITK as sitk
+
+    grey = np.clip(picture.pixels, 0, 1) * 255
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    for name, rgb in STEP_COLORS.items():
+        part = picture.parts.get(name)
+        if part is not None:
+            colour[part] = 0.5 * colour[part] + 0.5 * np.array(rgb)
+    try:
+        sitk.WriteImage(sitk.GetImageFromArray(np.rint(colour).astype(np.uint8), isVector=True), str(path_png))
     except RuntimeError:
         hint = "Give a file name ending in .png in an existing folder"
         raise FluoroGuideError("The picture cannot be written", Path(path_png).name, hint) from None
