@@ -10,7 +10,9 @@ from . import common
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
-    parser.add_argument("files", nargs="*", metavar="FILE", help="RDSR, or XA/RF images with dose in their headers; files or folders of one procedure")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="RDSR, or XA/RF images with dose in their headers; files or folders of one procedure",
+    )
     parser.add_argument("--procedure", metavar="NAME", help="compare with published values of this procedure")
     parser.add_argument("--correction", type=float, metavar="FACTOR", help="the site's factor for DAP: true over displayed")
     parser.add_argument("--dap", metavar="'1.2 Gy.cm2'", help="typed in, instead of files: dose area product with its unit")
@@ -50,7 +52,9 @@ def describe(dose: object) -> str:
     lines = [
         f"Dose area product (PKA): {shown(dose.dap_gy_m2, 1e4, 'Gy.cm2')}",
         f"Reference air kerma (Ka,r): {shown(dose.reference_air_kerma_gy, 1e3, 'mGy')}",
-        f"Fluoroscopy time: {shown(dose.fluoroscopy_seconds, 1, 's')}" + (f" ({dose.fluoroscopy_time_source})" if dose.fluoroscopy_time_source else ""),
+        f"Fluoroscopy time: {shown(dose.fluoroscopy_seconds, 1, 's')}" + (
+            f" ({dose.fluoroscopy_time_source})" if dose.fluoroscopy_time_source else ""
+        ),
     ]
     if dose.corrected_dap_gy_m2 is not None:
         lines.insert(1, f"  with the site's factor {dose.dap_correction:g}: {shown(dose.corrected_dap_gy_m2, 1e4, 'Gy.cm2')}")

@@ -9,7 +9,8 @@ from ..errors import FluoroGuideError
 from . import common
 
 ACTIONS = {
-    "show": "print it for people", "validate": "check it against the schema", "report": "write report.html", "export": "write JSON, CSV, page and DICOM SR",
+    "show": "print it for people", "validate": "check it against the schema", "report": "write report.html",
+    "export": "write JSON, CSV, page and DICOM SR",
     "recover": "bring records back from journals (of the user's data folder when no FILE is given)",
 }
 
@@ -17,11 +18,16 @@ ACTIONS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
     parser.add_argument("action", choices=list(ACTIONS), help="; ".join(f"{k}: {v}" for k, v in ACTIONS.items()))
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="record.json, a journal (.fgjournal), a scene (.mrb) or report.sr.dcm; recover: also a folder")
+    parser.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE",
+        help="record.json, a journal (.fgjournal), a scene (.mrb) or report.sr.dcm; recover: also a folder",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written (made when missing)")
     parser.add_argument("--format", default="json,csv,html,dicom", metavar="LIST", help="export: some of json,csv,html,dicom")
     parser.add_argument("--identifiers", action="store_true", help="let the patient's identifiers leave; they are taken out otherwise")
-    parser.add_argument("--hide", action="append", default=[], metavar="TEXT", help="a known identifier to take out wherever it stands; may be repeated")
+    parser.add_argument(
+        "--hide", action="append", default=[], metavar="TEXT", help="a known identifier to take out wherever it stands; may be repeated",
+    )
     parser.add_argument("--scene", action="store_true", help="recover: also write a Slicer scene (needs slicer-core)")
     parser.add_argument("--discard", action="store_true", help="recover: remove the journal after its record was written; this is your agreement")
     common.add_json(parser)
@@ -60,7 +66,10 @@ def _validate(arguments: argparse.Namespace) -> int:
         except FluoroGuideError as error:
             found = [error.message]
     version = data["schema_version"]
-    lines = [f"{arguments.file.name} is {'no valid' if found else 'a valid'} record (schema version {version}).", *found, *(f"Note: {w}" for w in warnings)]
+    lines = [
+        f"{arguments.file.name} is {'no valid' if found else 'a valid'} record (schema version {version}).", *found,
+        *(f"Note: {w}" for w in warnings)
+    ]
     common.show(arguments, {"valid": not found, "schema_version": version, "problems": found, "notes": warnings}, "\n".join(lines))
     return 1 if found else 0
 

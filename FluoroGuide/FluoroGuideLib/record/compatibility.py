@@ -50,7 +50,9 @@ def _version(data: dict) -> int:
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise FluoroGuideError("The record's schema version is not a whole number", number)
     if oldest > SCHEMA_VERSION:
-        raise FluoroGuideError("The record needs a newer FluoroGuide", f"schema version {version}, known up to {SCHEMA_VERSION}", "Update FluoroGuide")
+        raise FluoroGuideError(
+            "The record needs a newer FluoroGuide", f"schema version {version}, known up to {SCHEMA_VERSION}", "Update FluoroGuide",
+        )
     return version
 
 

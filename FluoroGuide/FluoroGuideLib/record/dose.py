@@ -247,5 +247,7 @@ def _typed(text: str | None, units: dict[str, float], label: str) -> float | Non
     found = re.fullmatch(r"\s*([0-9]+(?:[.,][0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([^0-9\s].*?)?\s*", str(text))
     factor = factor_of(found[2], units) if found and found[2] else None
     if factor is None:
-        raise FluoroGuideError(f"The {label} is not a number from 0 with its unit", text, f"Write for example '1.5 {next(iter(units))}'; units: {', '.join(units)}")
+        raise FluoroGuideError(
+            f"The {label} is not a number from 0 with its unit", text, f"Write for example '1.5 {next(iter(units))}'; units: {', '.join(units)}"
+        )
     return float(found[1].replace(",", ".")) * factor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import pairwise
 
 from .dose_model import DoseCheck, DoseEvent, DoseTotals
 
@@ -118,7 +119,7 @@ def _why_not_seconds(own: list[DoseEvent]) -> str:
     """Events that last beyond the start of the next one do not tell seconds."""
     starts = [(datetime.fromisoformat(e.started), e.seconds) for e in own if e.started and e.seconds is not None]
     text = ""
-    overlaps = sum((b[0] - a[0]).total_seconds() < a[1] - 1 for a, b in zip(starts, starts[1:]) if a[0].tzinfo == b[0].tzinfo)
+    overlaps = sum((b[0] - a[0]).total_seconds() < a[1] - 1 for a, b in pairwise(starts) if a[0].tzinfo == b[0].tzinfo)
     if overlaps:
         text = f" {overlaps} events last beyond the start of the next one, so the device does not write seconds there."
     estimate = estimated_seconds(own)
@@ -148,4 +149,6 @@ def fewer_warnings(warnings: Iterable[str]) -> tuple[str, ...]:
         key = warning if not found else f"{found[1]}/{re.sub(chr(92) + 'd+', '#', found[2])}"
         counts[key] = counts.get(key, 0) + 1
         result.setdefault(key, warning)
-    return tuple(text if counts[key] == 1 or text == key else f"{text[:-1]} (and so in {counts[key] - 1} more events)." for key, text in result.items())
+    return tuple(
+        text if counts[key] == 1 or text == key else f"{text[:-1]} (and so in {counts[key] - 1} more events)." for key, text in result.items()
+    )

@@ -154,13 +154,20 @@ def placement_rows(data: dict) -> list[dict]:
     rows = []
     for number, p in enumerate(data["placements"], 1):
         path, d = p["trajectory"], p["deviation"]
-        row = {"number": number, "placement_id": p["placement_id"], "needle": path["name"], "gauge": path.get("gauge"), "needle_length_mm": path.get("needle_length_mm")}
-        points = {"planned_entry": path["entry_lps_mm"], "planned_target": path["target_lps_mm"], "tip": p["tip_lps_mm"], "offset": d["offset_lps_mm"]}
+        row = {
+            "number": number, "placement_id": p["placement_id"], "needle": path["name"], "gauge": path.get("gauge"),
+            "needle_length_mm": path.get("needle_length_mm"),
+        }
+        points = {
+            "planned_entry": path["entry_lps_mm"], "planned_target": path["target_lps_mm"], "tip": p["tip_lps_mm"], "offset": d["offset_lps_mm"],
+        }
         for name, point in points.items():
             row |= {f"{name}_{axis}_mm": value for axis, value in zip("lps", point, strict=True)}
         row |= {f"axis_{axis}": value for axis, value in zip("lps", p["axis_lps"] or (None,) * 3, strict=True)}
         row |= {key: d.get(key) for key in ("tip_mm", "lateral_mm", "along_mm", "angle_deg", "entry_mm", "in_target", "probability_in_target")}
-        row |= {key: p.get(key) for key in ("tip_error_95_mm", "axis_sigma_deg", "method", "registration_verdict", "approved_by", "approved_utc", "utc")}
+        row |= {
+            key: p.get(key) for key in ("tip_error_95_mm", "axis_sigma_deg", "method", "registration_verdict", "approved_by", "approved_utc", "utc")
+        }
         rows.append(row | {"views": "; ".join(p.get("views", [])), "warnings": "; ".join(p.get("warnings", []))})
     return rows
 
@@ -172,7 +179,8 @@ def dose_rows(data: dict) -> list[dict]:
         return []
     total = {
         "kind": "total", "plane": None, "started": None, "dap_gy_m2": dose["dap_gy_m2"], "air_kerma_gy": dose["reference_air_kerma_gy"],
-        "seconds": dose["fluoroscopy_seconds"], "pulses": dose.get("frames"), "kvp": None, "tube_current_ma": None, "primary_deg": None, "secondary_deg": None,
+        "seconds": dose["fluoroscopy_seconds"], "pulses": dose.get("frames"), "kvp": None, "tube_current_ma": None, "primary_deg": None,
+        "secondary_deg": None,
         "dap_correction": dose.get("dap_correction"), "corrected_dap_gy_m2": dose.get("corrected_dap_gy_m2"),
     }
     return [total, *({key: event.get(key) for key in total} for event in dose["events"])]

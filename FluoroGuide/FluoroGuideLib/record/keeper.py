@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FluoroGuideError
-from .journal import SUFFIX, Acknowledgement, Journal, JournalContent, locked, read_journal
 from .compatibility import RECORD_FORMAT
+from .journal import SUFFIX, Acknowledgement, Journal, JournalContent, locked, read_journal
 from .userdata import journal_folder
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ def _is_state(raw: bytes, state: dict) -> bool:
 
 def records_in_xml(scene: str) -> list:
     """JSON records held by the attributes of a scene's XML."""
-    import xml.etree.ElementTree as ElementTree
+    import xml.etree.ElementTree as ET
 
     values = []
-    for element in ElementTree.fromstring(scene).iter():
+    for element in ET.fromstring(scene).iter():
         for value in element.attrib.values():
             if RECORD_FORMAT in value:
                 try:

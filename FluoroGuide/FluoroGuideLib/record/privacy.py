@@ -22,13 +22,18 @@ from .userdata import private_folder, user_folder
 
 REMOVED = "[removed]"
 PATIENT_TAGS = (
-    "PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "PatientAddress", "PatientTelephoneNumbers", "PatientBirthName",
-    "PatientMotherBirthName", "MilitaryRank", "AccessionNumber", "StudyID", "InstitutionName", "InstitutionAddress", "StationName", "DeviceSerialNumber",
-    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "RequestingPhysician", "IssuerOfPatientID", "AdmissionID", "PatientComments",
+    "PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "PatientAddress", "PatientTelephoneNumbers",
+    "PatientBirthName",
+    "PatientMotherBirthName", "MilitaryRank", "AccessionNumber", "StudyID", "InstitutionName", "InstitutionAddress", "StationName",
+    "DeviceSerialNumber",
+    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "RequestingPhysician", "IssuerOfPatientID", "AdmissionID",
+    "PatientComments",
 )
 UID = re.compile(r"\b[0-2](?:\.(?:0|[1-9]\d*)){5,}\b")
 CARET_NAME = re.compile(r"[^\W\d_][\w'-]*\^[\w'^.=-]*", re.UNICODE)
-FILE_NAME = re.compile(r"(?:[A-Za-z]:)?[^\s\"'<>|]*\.(?:dcm|ima|dicom|png|jpe?g|tiff?|bmp|nii(?:\.gz)?|nrrd|nhdr|mh[ad]|mrb|mrml|avi|mp4)\b", re.IGNORECASE)
+FILE_NAME = re.compile(
+    r"(?:[A-Za-z]:)?[^\s\"'<>|]*\.(?:dcm|ima|dicom|png|jpe?g|tiff?|bmp|nii(?:\.gz)?|nrrd|nhdr|mh[ad]|mrb|mrml|avi|mp4)\b", re.IGNORECASE,
+)
 FOLDERS = re.compile(r"(?:(?:[A-Za-z]:)?[\\/](?:[^\s\\/\"'<>|:;,]+[\\/])+[^\s\\/\"'<>|:;,]*)")
 
 
@@ -139,7 +144,9 @@ def without_identifiers(data: dict, words: Iterable[str] = ()) -> dict:
     """A record's plain data as it may leave: no patient, no file names, no UIDs, pictures masked unless clean or reviewed."""
     patient = data.get("patient") or {}
     scrubber = Scrubber([*words, *(v for v in patient.values() if isinstance(v, str))])
-    kept = {key: data[key] for key in ("format", "schema_version", "readable_from", "record_id", "created_utc", "patient_key", "notice") if key in data}
+    kept = {
+        key: data[key] for key in ("format", "schema_version", "readable_from", "record_id", "created_utc", "patient_key", "notice") if key in data
+    }
     pictures = [_leaving(image, scrubber) for image in data.get("key_images", [])]
     rest = scrubber.data({k: v for k, v in data.items() if k not in kept and k not in ("patient", "key_images")})
     result = {key: kept.get(key, rest.get(key)) for key in data} | {"patient": None, "key_images": pictures}

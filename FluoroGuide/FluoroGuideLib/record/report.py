@@ -71,7 +71,8 @@ def report_html(record: ProcedureRecord, *, identifiers: bool = False, words: It
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{''.join(parts)}"
-        f"<footer><p>{escape(RESEARCH_NOTICE)}</p><p>FluoroGuide {escape(str(record.software.get('version', '')))}, record {escape(state_mark(whole))}</p></footer>"
+        f"<footer><p>{escape(RESEARCH_NOTICE)}</p>"
+        f"<p>FluoroGuide {escape(str(record.software.get('version', '')))}, record {escape(state_mark(whole))}</p></footer>"
         "</main></body></html>\n"
     )
 
@@ -157,14 +158,20 @@ def _summary(record: ProcedureRecord) -> str:
     seconds = record.dose.fluoroscopy_seconds if record.dose else None
     complications = "not told" if record.complications is None else str(len(record.complications)) if record.complications else "none"
     cards = [
-        ("Needles", str(len(tips)), f"{sum(decided)} of {len(decided)} in the target" if decided else "target not decided" if tips else "none recorded"),
+        (
+            "Needles", str(len(tips)),
+            f"{sum(decided)} of {len(decided)} in the target" if decided else "target not decided" if tips else "none recorded",
+        ),
         ("Largest tip distance", f"{max(tips):.1f} mm" if tips else "–", f"median {sorted(tips)[len(tips) // 2]:.1f} mm" if len(tips) > 2 else ""),
         ("Registration", verdict or "–", f"{len(record.registrations)} made" if record.registrations else "none recorded"),
         ("Dose area product", "–" if dap is None else f"{dap * 1e4:.3g} Gy.cm²", "not told" if dap is None else "as displayed"),
         ("Fluoroscopy", "–" if seconds is None else f"{seconds / 60:.1f} min", "not told" if seconds is None else f"{seconds:.0f} s"),
         ("Complications", complications, ""),
     ]
-    body = "".join(f"<div class='card {escape(str(v)) if t == 'Registration' else ''}'><b>{escape(t)}</b><strong>{escape(v)}</strong><i>{escape(n)}</i></div>" for t, v, n in cards)
+    body = "".join(
+        f"<div class='card {escape(value) if title == 'Registration' else ''}'><b>{escape(title)}</b><strong>{escape(value)}</strong>"
+        f"<i>{escape(note)}</i></div>" for title, value, note in cards
+    )
     return f"<div class='cards'>{body}</div>"
 
 
@@ -178,7 +185,8 @@ def _placements(record: ProcedureRecord) -> str:
         path = p.trajectory
         needle = ", ".join([*([f"{path.gauge:g}G"] if path.gauge else []), *([f"{path.needle_length_mm:g} mm"] if path.needle_length_mm else [])])
         rows.append([
-            f"<b class='when'>{k}</b>", f"{escape(path.name)}<small>{escape(needle)}</small>", _number(d.tip_mm), _number(d.lateral_mm), _number(d.along_mm, form="+.1f"),
+            f"<b class='when'>{k}</b>", f"{escape(path.name)}<small>{escape(needle)}</small>", _number(d.tip_mm), _number(d.lateral_mm),
+            _number(d.along_mm, form="+.1f"),
             _number(d.angle_deg), _number(d.entry_mm), _number(error), (_yes(d.in_target) + chance) if d.in_target is not None else NOT_TOLD,
             f"{'by hand' if p.method == 'manual' else 'automatic'}<small>{escape(', '.join(p.views)) or 'views not told'}</small>",
             escape(p.approved_by) if p.approved_by else "<span class='none'>nobody yet</span>",
@@ -207,7 +215,8 @@ def _registrations(record: ProcedureRecord) -> str:
         errors = "<br>".join(f"{escape(t['name'])}: {_number(t.get('predicted_error_mm'), 'mm')}" for t in r.get("targets", [])) or NOT_TOLD
         similarity = ", ".join("–" if s is None else f"{s:.2f}" for s in r.get("similarity", [])) or NOT_TOLD
         reasons = _list(r.get("reasons", []))
-        rows.append([str(k), _when(r.get("utc")), f"<b class='{escape(r['verdict'])}'>{escape(r['verdict'])}</b>{reasons}", errors, similarity, _text(r.get("version"))])
+        verdict = f"<b class='{escape(r['verdict'])}'>{escape(r['verdict'])}</b>{reasons}"
+        rows.append([str(k), _when(r.get("utc")), verdict, errors, similarity, _text(r.get("version"))])
     return _section("Registration", _table(("", "When", "Verdict", "Predicted error (95 %)", "Similarity", "Version"), rows))
 
 
@@ -228,7 +237,10 @@ def _dose(record: ProcedureRecord) -> str:
     if dose.fluoroscopy_seconds is None and dose.estimated_fluoroscopy_seconds is not None:
         pairs.insert(3, ("Estimated from frames", f"{dose.estimated_fluoroscopy_seconds:.4g} s"))
     if dose.planes:
-        rows = [[_text(p.plane), told(p.dap_gy_m2, 1e4, ""), told(p.reference_air_kerma_gy, 1e3, ""), told(p.fluoroscopy_seconds, 1, "")] for p in dose.planes]
+        rows = [
+            [_text(p.plane), told(p.dap_gy_m2, 1e4, ""), told(p.reference_air_kerma_gy, 1e3, ""), told(p.fluoroscopy_seconds, 1, "")]
+            for p in dose.planes
+        ]
         planes = _table(("Plane", "DAP Gy.cm²", "Air kerma mGy", "Fluoroscopy s"), rows, (1, 2, 3))
     else:
         planes = ""
@@ -241,7 +253,9 @@ def _dose(record: ProcedureRecord) -> str:
     alarms = [*([high] if (high := outlier(comparisons)) else []), *substantial(dose)]
     sources = _list(c.text for c in comparisons)
     checks = _list(c.explanation for c in dose.checks if c.plane is None and c.quantity in SHOWN)
-    body = _pairs(pairs) + planes + _list(alarms, "warnings") + _list(dose.warnings, "warnings") + (f"<div class='plots'>{plots}</div>" if plots else "")
+    body = _pairs(pairs) + planes + _list(alarms, "warnings") + _list(dose.warnings, "warnings") + (
+        f"<div class='plots'>{plots}</div>" if plots else ""
+    )
     details = (f"<h3>Against published values</h3>{sources}" if sources else "") + (f"<h3>Totals against events</h3>{checks}" if checks else "")
     return _section("Dose", f"{body}{details}<p class='legend'>{escape(ACCURACY_NOTE)}</p>")
 
@@ -249,8 +263,13 @@ def _dose(record: ProcedureRecord) -> str:
 def _drugs(record: ProcedureRecord) -> str:
     body = ""
     if record.contrast:
-        rows = [[_when(c.get("utc")), escape(c["agent"]), _number(c.get("volume_ml"), form="g"), _text(c.get("pattern")), _yes(c.get("vascular")), _text(c.get("note"))] for c in record.contrast]
-        body += "<h3>Contrast</h3>" + _table(("When", "Agent", "ml", "Pattern", "Vascular", "Note"), rows, (2,), ["out" if c.get("vascular") else "" for c in record.contrast])
+        rows = [
+            [_when(c.get("utc")), escape(c["agent"]), _number(c.get("volume_ml"), form="g"), _text(c.get("pattern")), _yes(c.get("vascular")),
+             _text(c.get("note"))] for c in record.contrast
+        ]
+        body += "<h3>Contrast</h3>" + _table(
+            ("When", "Agent", "ml", "Pattern", "Vascular", "Note"), rows, (2,), ["out" if c.get("vascular") else "" for c in record.contrast]
+        )
     if record.injectate:
         names = {p.placement_id: p.trajectory.name for p in record.placements}
         rows = [
@@ -264,7 +283,10 @@ def _drugs(record: ProcedureRecord) -> str:
 def _clinical(record: ProcedureRecord) -> str:
     body = ""
     if record.pain:
-        rows = [[p["when"], _number(p["score"], form="g"), escape(p["scale"]), _number(p.get("minutes_after"), "min", "g"), _text(p.get("activity"))] for p in record.pain]
+        rows = [
+            [escape(p["when"]), _number(p["score"], form="g"), escape(p["scale"]), _number(p.get("minutes_after"), "min", "g"),
+             _text(p.get("activity"))] for p in record.pain
+        ]
         body += "<h3>Pain</h3>" + _table(("", "Score", "Scale", "After the procedure", "Activity"), rows, (1,))
     if record.complications:
         rows = [[_when(c.get("utc")), escape(c["text"]), _text(c.get("severity")), _text(c.get("treatment"))] for c in record.complications]
@@ -274,7 +296,10 @@ def _clinical(record: ProcedureRecord) -> str:
     if record.aftercare:
         body += "<h3>After-care</h3>" + _list(a["text"] for a in record.aftercare)
     if record.checklist:
-        answers = [[_when(c.get("utc")), escape(c["item"]), _yes(c["answer"]) if isinstance(c["answer"], bool) else _text(c["answer"]), _text(c.get("by"))] for c in record.checklist]
+        answers = [
+            [_when(c.get("utc")), escape(c["item"]), _yes(c["answer"]) if isinstance(c["answer"], bool) else _text(c["answer"]), _text(c.get("by"))]
+            for c in record.checklist
+        ]
         body += "<h3>Checklist</h3>" + _table(("When", "Item", "Answer", "By"), answers)
     return _section("Patient", body)
 
@@ -307,7 +332,8 @@ def _images(record: ProcedureRecord) -> str:
         masked = " <i>(border and text masked)</i>" if image.masked else ""
         caption = ": ".join(filter(None, (escape(image.name), escape(image.caption))))
         facts = ", ".join(filter(None, (image.view, *image.shows)))
-        figures += f"<figure class='picture'><img src='{source}' alt='{escape(image.name, quote=True)}'><figcaption>{caption}{masked}<small>{escape(facts)}</small></figcaption></figure>"
+        figures += f"<figure class='picture'><img src='{source}' alt='{escape(image.name, quote=True)}'>"
+        figures += f"<figcaption>{caption}{masked}<small>{escape(facts)}</small></figcaption></figure>"
     return _section("Key images", f"<div class='pictures'>{figures}</div>" if figures else "")
 
 

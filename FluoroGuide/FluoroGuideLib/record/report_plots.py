@@ -80,7 +80,8 @@ def bulls_eye(placements: Sequence[Placement], tolerances: Sequence[float | None
         body.append(f'<circle cx="{middle}" cy="{middle}" r="{k * step * scale:.1f}" fill="none" stroke="{LIGHT}"/>')
         body.append(_text(middle + 3, middle - k * step * scale + 11, f"{k * step:g} mm", size=9.5, color=GREY))
     for tolerance in sorted({t for t in tolerances if t}):
-        body.append(f'<circle cx="{middle}" cy="{middle}" r="{tolerance * scale:.1f}" fill="none" stroke="{GREEN}" stroke-dasharray="5 4" stroke-width="1.4"/>')
+        circle = f'<circle cx="{middle}" cy="{middle}" r="{tolerance * scale:.1f}" fill="none" stroke="{GREEN}"'
+        body.append(circle + ' stroke-dasharray="5 4" stroke-width="1.4"/>')
     if len(placements) <= MOST_ELLIPSES:
         body += [_ellipse(middle + x * scale, middle - y * scale, c, scale) for x, y, c, _ in points if c is not None]
     body += _needles([(middle + x * scale, middle - y * scale) for x, y, _, _ in points], placements)
@@ -109,7 +110,8 @@ def _needles(points: list[tuple[float, float]], placements: Sequence[Placement])
         if inside is False:
             body.append(f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" stroke="{RED}" stroke-width="2.4"/>')
         else:
-            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{GREEN if inside else "white"}" stroke="{GREEN if inside else BLUE}" stroke-width="1.8"/>')
+            fill, edge = (GREEN, GREEN) if inside else ("white", BLUE)
+            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{edge}" stroke-width="1.8"/>')
         label = _free_place(x, y, taken)
         taken.append(label)
         if (label[0] - x) ** 2 + (label[1] - y) ** 2 > 18**2:

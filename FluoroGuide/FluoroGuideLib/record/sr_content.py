@@ -11,17 +11,26 @@ if TYPE_CHECKING:
 PRIVATE = {
     "tip_mm": ("FG001", "Distance of needle tip from target", "mm"), "lateral_mm": ("FG002", "Distance of needle tip from planned path", "mm"),
     "along_mm": ("FG003", "Distance of needle tip past target along planned path", "mm"),
-    "angle_deg": ("FG004", "Angle between planned and achieved needle", "deg"), "entry_mm": ("FG005", "Distance of needle line from planned entry", "mm"),
-    "tip_error_95_mm": ("FG006", "Radius of 95 % uncertainty of needle tip", "mm"), "axis_sigma_deg": ("FG007", "Standard deviation of needle direction", "deg"),
+    "angle_deg": ("FG004", "Angle between planned and achieved needle", "deg"), "entry_mm": (
+        "FG005", "Distance of needle line from planned entry", "mm",
+    ),
+    "tip_error_95_mm": ("FG006", "Radius of 95 % uncertainty of needle tip", "mm"), "axis_sigma_deg": (
+        "FG007", "Standard deviation of needle direction", "deg",
+    ),
     "probability_in_target": ("FG008", "Probability of needle tip in target", "1"), "length_mm": ("FG009", "Length of planned path", "mm"),
-    "tolerance": ("FG010", "Tolerance of target", "mm"), "predicted_error_mm": ("FG011", "Radius of 95 % predicted registration error at target", "mm"),
+    "tolerance": ("FG010", "Tolerance of target", "mm"), "predicted_error_mm": (
+        "FG011", "Radius of 95 % predicted registration error at target", "mm",
+    ),
     "similarity": ("FG012", "Similarity of projected volume and X-ray", "1"),
     **{f"tip_{axis}": (f"FG02{k}", f"Needle tip {axis.upper()} in volume", "mm") for k, axis in enumerate("lps")},
     **{f"axis_{axis}": (f"FG03{k}", f"Needle direction {axis.upper()} in volume", "1") for k, axis in enumerate("lps")},
     **{f"target_{axis}": (f"FG04{k}", f"Planned target {axis.upper()} in volume", "mm") for k, axis in enumerate("lps")},
     **{f"entry_{axis}": (f"FG05{k}", f"Planned entry {axis.upper()} in volume", "mm") for k, axis in enumerate("lps")},
 }
-UNITS = {"mm": "millimeter", "deg": "degree", "1": "no units", "ml": "milliliter", "Gy.m2": "Gray square meter", "Gy": "Gray", "s": "second", "{score}": "score"}
+UNITS = {
+    "mm": "millimeter", "deg": "degree", "1": "no units", "ml": "milliliter", "Gy.m2": "Gray square meter", "Gy": "Gray", "s": "second",
+    "{score}": "score",
+}
 
 
 def document(data: dict, images: list[Dataset], uid_of: Callable[..., str]) -> Any:
@@ -33,7 +42,8 @@ def document(data: dict, images: list[Dataset], uid_of: Callable[..., str]) -> A
     observer = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=uid_of("device"), name="FluoroGuide", manufacturer_name="FluoroGuide developers", model_name=f"FluoroGuide {data['software'].get('version', '')}".strip(),
+            uid=uid_of("device"), name="FluoroGuide", manufacturer_name="FluoroGuide developers",
+            model_name=f"FluoroGuide {data['software'].get('version', '')}".strip(),
         ),
     )
     groups = [*map(make.placement, data["placements"]), *make.registrations(), *make.contrast(), *make.injectates(), *make.pain(), *make.dose()]
@@ -88,7 +98,8 @@ class _Maker:
             return []
         tracking = self.sr.TrackingIdentifier(uid=self.uid_of(self.data["record_id"], key), identifier=identifier[:64])
         return [self.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking, finding_type=finding, measurements=measurements or None, qualitative_evaluations=evaluations or None, **more,
+            tracking_identifier=tracking, finding_type=finding, measurements=measurements or None, qualitative_evaluations=evaluations or None,
+            **more,
         )]
 
     # ---- groups -------------------------------------------------------------------------------------------------------
@@ -124,7 +135,9 @@ class _Maker:
             for target in r.get("targets", []):
                 items += self.own("predicted_error_mm", target.get("predicted_error_mm"))
             verdict = self.private(*{"pass": ("FG071", "Pass"), "warn": ("FG072", "Warn"), "fail": ("FG073", "Fail")}[r["verdict"]])
-            groups += self.group(f"registration {k + 1}", f"registration {k}", items, [self.said(self.private("FG070", "Registration verdict"), verdict)])
+            groups += self.group(
+                f"registration {k + 1}", f"registration {k}", items, [self.said(self.private("FG070", "Registration verdict"), verdict)],
+            )
         return groups
 
     def contrast(self) -> list:
@@ -133,7 +146,8 @@ class _Maker:
         for k, c in enumerate(self.data["contrast"]):
             said = self.yes_no(self.private("FG080", "Vascular spread of contrast"), c.get("vascular"))
             groups += self.group(
-                f"contrast {k + 1}: {c['agent']}", f"contrast {k}", self.number(self.codes.SCT.Volume, c.get("volume_ml"), "ml"), said, self.codes.DCM.ContrastAdministered,
+                f"contrast {k + 1}: {c['agent']}", f"contrast {k}", self.number(self.codes.SCT.Volume, c.get("volume_ml"), "ml"), said,
+                self.codes.DCM.ContrastAdministered,
             )
         return groups
 
@@ -159,7 +173,9 @@ class _Maker:
         if not dose:
             return []
         dcm = self.codes.DCM
-        items = self.number(dcm.DoseAreaProductTotal, dose.get("dap_gy_m2"), "Gy.m2") + self.number(dcm.DoseRPTotal, dose.get("reference_air_kerma_gy"), "Gy")
+        items = self.number(dcm.DoseAreaProductTotal, dose.get("dap_gy_m2"), "Gy.m2") + self.number(
+            dcm.DoseRPTotal, dose.get("reference_air_kerma_gy"), "Gy",
+        )
         items += self.number(dcm.TotalFluoroTime, dose.get("fluoroscopy_seconds"), "s")
         items += self.number(self.private("FG101", "Dose area product times the site's correction factor"), dose.get("corrected_dap_gy_m2"), "Gy.m2")
         return self.group("dose", "dose", items, [], self.private("FG102", "Radiation dose of the procedure"))

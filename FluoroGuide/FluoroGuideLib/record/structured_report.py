@@ -72,7 +72,8 @@ def structured_report(record: ProcedureRecord, *, identifiers: bool = False, wor
     images = [_secondary_capture(image, k, identity, data) for k, image in enumerate(data["key_images"])]
     began = _time_of(data["created_utc"])
     report = hd.sr.Comprehensive3DSR(
-        evidence=images or [_placeholder(identity)], content=document(data, images, uid_of)[0], series_instance_uid=uid_of(data["record_id"], "sr series"),
+        evidence=images or [_placeholder(identity)], content=document(data, images, uid_of)[0],
+        series_instance_uid=uid_of(data["record_id"], "sr series"),
         series_number=900, sop_instance_uid=uid_of(data["record_id"], "sr", _digest(data)), instance_number=1, manufacturer=MANUFACTURER,
         is_complete=True, is_final=False, is_verified=False, series_description="FluoroGuide procedure record",
         content_date=began.date(), content_time=began.time(), manufacturer_model_name="FluoroGuide",
@@ -136,10 +137,12 @@ def _identity(data: dict, identifiers: bool) -> dict[str, Any]:
     patient = (data.get("patient") or {}) if identifiers else {}
     began = _time_of(data["created_utc"])
     return {
-        "identified": bool(patient), "PatientName": patient.get("name") or "", "PatientID": patient.get("id") or data.get("patient_key") or "FG-" + data["record_id"][:8],
+        "identified": bool(patient), "PatientName": patient.get("name") or "",
+        "PatientID": patient.get("id") or data.get("patient_key") or "FG-" + data["record_id"][:8],
         "PatientBirthDate": (patient.get("birth_date") or "").replace("-", ""), "PatientSex": patient.get("sex") or "",
         "StudyInstanceUID": patient.get("study_instance_uid") or uid_of(data["record_id"], "study"), "StudyDate": began.strftime("%Y%m%d"),
-        "StudyTime": began.strftime("%H%M%S"), "StudyID": "FG", "AccessionNumber": patient.get("accession_number") or "", "ReferringPhysicianName": "",
+        "StudyTime": began.strftime("%H%M%S"), "StudyID": "FG", "AccessionNumber": patient.get("accession_number") or "",
+        "ReferringPhysicianName": "",
     }
 
 

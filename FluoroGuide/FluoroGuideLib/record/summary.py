@@ -107,7 +107,7 @@ def _clinical(record: ProcedureRecord) -> list[str]:
     for item in record.aftercare:
         lines += _wrapped(f"after-care: {item['text']}")
     for c in record.checklist:
-        answer = {True: "yes", False: "no", None: NOT_TOLD}.get(c["answer"], c["answer"]) if isinstance(c["answer"], bool) or c["answer"] is None else c["answer"]
+        answer = NOT_TOLD if c["answer"] is None else ("no", "yes")[c["answer"]] if isinstance(c["answer"], bool) else c["answer"]
         lines += _wrapped(f"checklist: {c['item']}: {answer}")
     if record.key_images:
         lines.append(f"  key images: {len(record.key_images)}")

@@ -20,7 +20,9 @@ from .case import save_mrb
 from .host import Host
 from .nodes import KEY, ROLE, find
 
-STAYS_AT_HOME = ("vtkMRMLStorableNode", "vtkMRMLScriptedModuleNode", "vtkMRMLSequenceBrowserNode", "vtkMRMLSceneViewNode", "vtkMRMLCommandLineModuleNode")
+STAYS_AT_HOME = (
+    "vtkMRMLStorableNode", "vtkMRMLScriptedModuleNode", "vtkMRMLSequenceBrowserNode", "vtkMRMLSceneViewNode", "vtkMRMLCommandLineModuleNode",
+)
 NEUTRAL = {"volume": "Volume", "xray": "X-ray", "xray-mask": "X-ray mask", "xray-facts": "X-ray facts", "key-image": "Key image", "bone": "Bone"}
 """Roles whose nodes may carry a name that came from a file or a DICOM browser."""
 
@@ -74,7 +76,10 @@ def _hide(host: Host, node: Any, scrubber: Scrubber, undo: ExitStack) -> None:
     role = node.GetAttribute(ROLE)
     for name in list(node.GetAttributeNames() or ()):
         if name.startswith("DICOM."):
-            _change(undo, node.GetAttribute(name), lambda value, n=name: node.SetAttribute(n, value) if value is not None else node.RemoveAttribute(n), None)
+            _change(
+                undo, node.GetAttribute(name), lambda value,
+                n=name: node.SetAttribute(n, value) if value is not None else node.RemoveAttribute(n), None,
+            )
         elif name.startswith("FluoroGuide.") and name not in (ROLE, KEY):
             _change(undo, node.GetAttribute(name), lambda value, n=name: node.SetAttribute(n, value), scrubber.text(node.GetAttribute(name) or ""))
     if not role:
@@ -97,7 +102,10 @@ def _hide(host: Host, node: Any, scrubber: Scrubber, undo: ExitStack) -> None:
         _clean_table(node, scrubber, undo)
     elif node.IsA("vtkMRMLMarkupsNode"):
         for i in range(node.GetNumberOfControlPoints()):
-            _change(undo, node.GetNthControlPointLabel(i), lambda value, k=i: node.SetNthControlPointLabel(k, value), scrubber.text(node.GetNthControlPointLabel(i) or ""))
+            _change(
+                undo, node.GetNthControlPointLabel(i), lambda value, k=i: node.SetNthControlPointLabel(k, value),
+                scrubber.text(node.GetNthControlPointLabel(i) or ""),
+            )
 
 
 def _forget_file(storage: Any, undo: ExitStack) -> None:

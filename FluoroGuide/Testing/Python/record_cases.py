@@ -58,7 +58,9 @@ def a_registration() -> Registration:
     shape = {"sid_mm": 1000, "sod_mm": 700, "rows": 256, "columns": 256, "pixel_spacing_mm": (0.4, 0.4)}
     views = (CArmView.from_angles(0, 0, **shape), CArmView.from_angles(80, 5, **shape))
     covariance = np.diag([1e-4, 2e-4, 1e-4, 0.2, 0.3, 0.1])
-    return Registration(np.eye(4), "warn", ("the lateral view has little bone",), (0.82, 1 / 3), covariance, np.zeros(3), views, ({"cost": 1.5},), 4.2, 900)
+    return Registration(
+        np.eye(4), "warn", ("the lateral view has little bone",), (0.82, 1 / 3), covariance, np.zeros(3), views, ({"cost": 1.5},), 4.2, 900,
+    )
 
 
 def a_dose() -> DoseSummary:
@@ -77,7 +79,7 @@ def record_with(count: int = 2, name: str = "needle", step_s: float = 37.0) -> P
     ids = (f"00000000-0000-4000-8000-{k:012d}" for k in range(10_000))
     with (
         mock.patch("FluoroGuideLib.record.record.utc_now", clock.utc), mock.patch("FluoroGuideLib.record.record.time.monotonic", clock.monotonic),
-        mock.patch("uuid.uuid4", lambda: next(ids)),
+        mock.patch("uuid.uuid4", side_effect=ids),
     ):
         return _filled(a_plan(max(count, 1), name), count, name)
 
@@ -105,7 +107,9 @@ def _filled(plan: Plan, count: int, name: str) -> ProcedureRecord:
     record.add_contrast("iohexol 240", 0.3, "intra-articular", False)
     record.add_injectate("triamcinolone", "40 mg/ml", 1.0, "LOT-7", record.placements[0].placement_id if count else None)
     record.add_injectate("bupivacaine", "0.5 %", 1.5)
-    record.add_key_image(KeyImage.of_pixels("AP with contrast", a_picture(), burned_in="no", caption="Contrast in the joint", view="AP", shows=("contrast",)))
+    record.add_key_image(
+        KeyImage.of_pixels("AP with contrast", a_picture(), burned_in="no", caption="Contrast in the joint", view="AP", shows=("contrast",)),
+    )
     record.add_key_image(KeyImage.of_pixels("lateral", a_picture(1), burned_in="no", view="LAO 80.0 CRA 5.0"))
     record.add_pain("before", 7)
     record.add_pain("after", 2, minutes_after=30, activity="walking")

@@ -213,7 +213,9 @@ def test_scene_file_names_nobody(tmp_path: Path) -> None:
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(a_host.scene)
     patient = tree.CreateSubjectItem(tree.GetSceneItemID(), NAME)
     study = tree.CreateStudyItem(patient, f"study {ACCESSION}")
-    for item, name, value in ((patient, "DICOM.PatientID", NUMBER), (patient, "DICOM.PatientBirthDate", BIRTH), (study, "DICOM.AccessionNumber", ACCESSION)):
+    for item, name, value in (
+        (patient, "DICOM.PatientID", NUMBER), (patient, "DICOM.PatientBirthDate", BIRTH), (study, "DICOM.AccessionNumber", ACCESSION),
+    ):
         tree.SetItemAttribute(item, name, value)
     tree.SetItemUID(study, "DICOM", UID)
 
