@@ -152,7 +152,7 @@ def test_cards(tmp_path: Path) -> None:
     for path in CARM_FOLDER.glob("*.json"):
         card = carm(path.stem)
         assert card.status == ("cited" if card.source else "unverified")
-    with pytest.raises(FluoroGuideError, match="The C-arm is unknown \\(x\\). Known: generic_mobile"):
+    with pytest.raises(FluoroGuideError, match=r"The C-arm is unknown \(x\)\. Known: generic_mobile"):
         carm("x")
     data = json.loads((CARM_FOLDER / "generic_mobile.json").read_text(encoding="utf-8"))
     for change, sentence in [({"sid_mm": -1}, "SID"), ({"limit": 3}, "unknown key \\(limit\\)"), ({"console": "x"}, "console"),
