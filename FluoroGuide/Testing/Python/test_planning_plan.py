@@ -133,4 +133,4 @@ def test_every_number_of_the_procedures_has_a_source_or_says_unverified() -> Non
         assert data["key"] == path.stem
         for fact in facts(data):
             assert fact["status"] == ("cited" if fact["source"] else "unverified"), path.name
-        assert all("status" in v for v in data["views"] + [data["target"]])
+        assert all("status" in v for v in data["views"] + [data["target"]]), path.name
