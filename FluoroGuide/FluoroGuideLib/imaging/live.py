@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -251,7 +251,8 @@ class QueuedSource:
         except FluoroGuideError as error:
             self._refuse(str(error))
             return None
-        self.counters.delivered += 1
+        with self._changed:
+            self.counters.delivered += 1
         return LiveFrame(image, raw.arrived_s, raw.number, raw.sent_s, time.thread_time() - began)
 
     def _image(self, raw: _Raw) -> XrayImage:
@@ -289,6 +290,11 @@ class QueuedSource:
         """Another geometry from the next frame on (the C-arm moved)."""
         self.geometry = geometry if isinstance(geometry, CArmView) else check_card(geometry)
         self._upright = None
+
+    def snapshot(self) -> tuple[Counters, int]:
+        """A copy of the counters and the number of frames that wait, of one moment."""
+        with self._changed:
+            return replace(self.counters), len(self._waiting)
 
     # ---- state --------------------------------------------------------------------------------------------------
     @property

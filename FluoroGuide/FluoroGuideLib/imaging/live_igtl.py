@@ -97,11 +97,11 @@ class OpenIGTLinkSource(QueuedSource):
         """Fill a buffer; False when the connection or the source ended before."""
         place, quiet_since = 0, time.monotonic()
         while place < len(view):
+            if self._stopping.is_set():
+                return False
             try:
                 count = connection.recv_into(view[place:])
             except TimeoutError:
-                if self._stopping.is_set():
-                    return False
                 if place and time.monotonic() - quiet_since > 5.0:  # half a message and then nothing: start anew
                     return False
                 continue

@@ -204,6 +204,8 @@ def test_openigtlink_frames_and_reconnection():
             assert waited(lambda: source.counters.received >= 20, 20)
             frames = [source._waiting[i].pixels[0, 0] for i in range(3)]
             assert frames == [0, 1, 2]
+            counters, waiting = source.snapshot()
+            assert (counters.received, counters.dropped, waiting) == (20, 0, 20)
             first.kill()
             first.wait()
             assert waited(lambda: "Trying again" in source.last_error, 5)
@@ -249,6 +251,25 @@ def test_openigtlink_garbage_is_refused_without_filling_memory():
         assert waited(lambda: source.counters.received >= 2 and source.counters.reconnects >= 1, 10)
         assert source.counters.refused >= 1
     listener.close()
+
+
+def test_stopping_while_frames_stream_in_is_immediate():
+    pytest.importorskip("pyigtl")
+    port = free_port()
+    server = serve(port, 100_000)
+    try:
+        source = OpenIGTLinkSource("127.0.0.1", port, geometry=CARD)
+        source.start()
+        assert waited(lambda: source.counters.received >= 3, 20)
+        began = time.monotonic()
+        source.stop()
+        assert time.monotonic() - began < 2.0
+        received = source.counters.received
+        time.sleep(0.1)
+        assert source.counters.received == received
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch, tmp_path):
