@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 PART ?=
-.PHONY: help setup demo test verify lint format cmake-lists system-libraries clean
+.PHONY: help setup demo test verify bench lint format cmake-lists system-libraries clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(VENV)/.stamp-dev system-libraries ## all tests; PYTEST_ARGS="-k carm" fo
 verify: $(VENV)/.stamp-dev ## a long proof, resumable: make verify PART=needle; parts are in FluoroGuide/Testing/Verification
 	@test -n "$(PART)" || { echo "Name a part: make verify PART=NAME, one of:"; ls FluoroGuide/Testing/Verification/*.py | xargs -n1 basename -s .py; exit 2; }
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py $(PART) $(VERIFY_ARGS)
+
+bench: $(VENV)/.stamp-dev ## speed and accuracy next to other packages; PART=projectors, registration or metrics; writes Docs/benchmarks.md
+	@OMP_NUM_THREADS=1 $(BIN)/python FluoroGuide/Testing/Benchmarks/bench.py $(PART) $(BENCH_ARGS)
 
 lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
 	@$(BIN)/ruff check --quiet .
