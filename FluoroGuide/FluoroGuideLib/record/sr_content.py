@@ -46,10 +46,11 @@ def document(data: dict, images: list[Dataset], uid_of: Callable[..., str]) -> A
             model_name=f"FluoroGuide {data['software'].get('version', '')}".strip(),
         ),
     )
-    groups = [*map(make.placement, data["placements"]), *make.registrations(), *make.contrast(), *make.injectates(), *make.pain(), *make.dose()]
+    groups = [*make.counts(), *map(make.placement, data["placements"]), *make.registrations(), *make.contrast(), *make.injectates()]
+    groups += [*make.pain(), *make.dose()]
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer), procedure_reported=codes.SCT.Fluoroscopy,
-        imaging_measurements=groups or None, title=codes.DCM.ImagingMeasurementReport, referenced_images=images or None,
+        imaging_measurements=groups, title=codes.DCM.ImagingMeasurementReport, referenced_images=images or None,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en", "RFC5646", "English")),
     )
 
@@ -103,6 +104,10 @@ class _Maker:
         )]
 
     # ---- groups -------------------------------------------------------------------------------------------------------
+    def counts(self) -> list:
+        """How many needles were recorded: a report of none says so."""
+        return self.group("procedure", "procedure", self.number(self.private("FG103", "Number of needles recorded"), len(self.data["placements"]), "1"), [])
+
     def placement(self, p: dict) -> Any:
         """An achieved needle: deviations, uncertainty, coordinates, planned path."""
         d, path = p["deviation"], p["trajectory"]

@@ -52,7 +52,7 @@ def test_round_trip_through_a_file_keeps_everything(tmp_path: Path) -> None:
     assert read_record(tmp_path / "record.json").to_dict() == data
     assert data["plan"]["outlines"]["joint line"][1][0] == 1 / 3
     assert data["registrations"][0]["history"] == [{"level": 0, "cost": 1.5, "worst": None}]
-    data["complications"] = ["none"]  # of a later version
+    data["weather"] = ["none"]  # of a later version
     assert ProcedureRecord.from_dict(data).to_dict() == data
 
 
@@ -64,7 +64,7 @@ def test_valid_by_its_schema_and_schema_can_say_no() -> None:
     data = a_record().to_dict()
     validator.validate(data)
     validator.validate(ProcedureRecord("free").to_dict())
-    for wrong in ({"laterality": "links"}, {"schema_version": 1}, {"created_utc": "yesterday"}, {"placements": [{}]}, {"dose": {"dap_gy_m2": -1}}):
+    for wrong in ({"laterality": "links"}, {"schema_version": 2}, {"pain": [{"when": "during"}]}, {"complications": ["dizzy"]}, {"created_utc": "yesterday"}, {"placements": [{}]}, {"dose": {"dap_gy_m2": -1}}):
         assert not validator.is_valid({**data, **wrong}), wrong
 
 
@@ -104,7 +104,7 @@ def test_placement_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 5}, "version 5, known up to 0"), ({"format": "fluoroguide-plan"}, "This is not a record"),
+        ({"schema_version": 5, "readable_from": 4}, "version 5, known up to 1"), ({"schema_version": "1"}, "not a whole number"), ({"format": "fluoroguide-plan"}, "This is not a record"),
         ({"placements": None}, "'placements' is not a list"), ({"placements": [{}]}, "placement lacks the key 'trajectory'"),
         ({"laterality": "links"}, "laterality is unknown"), ({"procedure": ""}, "names no procedure"),
     ],
