@@ -281,13 +281,13 @@ def _isthmus(half: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndar
 
 def _deepest_axis(crop: object, depth: np.ndarray, isthmus: np.ndarray, sign: float) -> tuple[np.ndarray, float]:
     """Forward direction (3,) through the isthmus, towards the midline, whose way through the pedicle stays deepest; that depth."""
-    steps = np.arange(-8, 14, 1.0)[:, None]
+    steps = np.arange(-4, 18, 1.0)[:, None]
     best, chosen = -np.inf, np.array([0, -1.0, 0])
     for inward in np.radians(np.arange(0, 36, 2)):
         for up in np.radians(np.arange(-24, 25, 2)):
             d = np.array([-sign * np.sin(inward) * np.cos(up), -np.cos(inward) * np.cos(up), np.sin(up)])
             values = _at(crop, depth, isthmus + steps * d)
-            score = float(values.min() + 0.2 * values.mean())
+            score = float(values.min() + 0.2 * values.mean() - 0.03 * abs(np.degrees(up)))  # a level needle where depth is equal
             if score > best:
                 best, chosen = score, d
     return chosen, best

@@ -20,7 +20,7 @@ from ..geometry.carm import beam_axes
 from .approach import Room, SolvedView, nearest_angles
 from .jsonfile import check_header, read_json
 from .plan import RequiredView
-from .safety import Structure
+from .safety import Structure, structures_from_labels
 from .schema import first_problem
 
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
@@ -118,13 +118,9 @@ class Procedure:
 
     def structures(self, labels: object, names: Mapping[int, str]) -> tuple[list[Structure], list[str]]:
         """(structures of a label image to keep away from, names of those the label image lacks)."""
-        import SimpleITK as sitk
-
-        present = set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist())
-        values = {n: v for v, n in names.items() if v in present}
-        wanted = self.data["safety_structures"]
-        found = [Structure(s["name"], labels == values[s["name"]], float(s["clearance_mm"])) for s in wanted if s["name"] in values]
-        return found, [s["name"] for s in wanted if s["name"] not in values]
+        wanted = {s["name"]: float(s["clearance_mm"]) for s in self.data["safety_structures"]}
+        found = structures_from_labels(labels, names, wanted)
+        return found, sorted(set(wanted) - {s.name for s in found})
 
     def text(self) -> list[str]:
         """The procedure as lines for people; facts without a source are marked ``(unverified)``."""

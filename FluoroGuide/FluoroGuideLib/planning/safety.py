@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Structure:
     name
         As its segment is called.
     mask
-        SimpleITK image, 1 inside.
+        SimpleITK image, 1 inside; it may be cropped to the structure.
     clearance_mm
         The distance wanted between needle wall and structure.
     """
@@ -44,6 +45,40 @@ class Structure:
     name: str
     mask: object
     clearance_mm: float = 2.0
+
+    @cached_property
+    def surface_ijk(self) -> np.ndarray:
+        """Indices (N, 3) of the voxels that have a neighbour outside."""
+        import SimpleITK as sitk
+
+        inner = np.pad(sitk.GetArrayViewFromImage(self.mask) > 0, 1)
+        deep = inner.copy()
+        for axis in range(3):
+            deep &= np.roll(inner, 1, axis) & np.roll(inner, -1, axis)
+        return (np.argwhere(inner & ~deep) - 1)[:, ::-1]
+
+    @cached_property
+    def tree(self) -> object:
+        """k-d tree of the surface voxels' centres, LPS mm; None for an empty structure."""
+        from scipy.spatial import cKDTree
+
+        matrix = lps_from_ijk(self.mask)
+        return cKDTree(self.surface_ijk @ matrix[:3, :3].T + matrix[:3, 3]) if len(self.surface_ijk) else None
+
+    def ijk(self, points_lps_mm: np.ndarray) -> np.ndarray:
+        """Continuous voxel indices (N, 3) of points (N, 3)."""
+        matrix = lps_from_ijk(self.mask)
+        return (points_lps_mm - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
+
+    def contains(self, points_lps_mm: np.ndarray) -> np.ndarray:
+        """Whether points (N, 3) lie in its voxels, bool (N,)."""
+        import SimpleITK as sitk
+
+        index = np.round(self.ijk(points_lps_mm)).astype(int)
+        good = ((index >= 0) & (index < self.mask.GetSize())).all(axis=1)
+        result = np.zeros(len(index), bool)
+        result[good] = sitk.GetArrayViewFromImage(self.mask)[index[good, 2], index[good, 1], index[good, 0]] > 0
+        return result
 
 
 @dataclass(frozen=True)
@@ -94,53 +129,48 @@ class SafetyReport:
 
 
 def structures_from_labels(labels: object, names: Mapping[int, str], clearance_mm: float | Mapping[str, float] = 2.0) -> list[Structure]:
-    """One structure per label value that occurs."""
+    """One structure per label value that occurs; with a mapping only the names in it.  Masks are cropped to their label."""
     import SimpleITK as sitk
+    from scipy.ndimage import find_objects
 
-    values = set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist())
-    wanted = clearance_mm if isinstance(clearance_mm, Mapping) else {}
-    default = 2.0 if wanted else float(clearance_mm)
-    return [Structure(n, labels == v, float(wanted.get(n, default))) for v, n in names.items() if v in values]
+    array = sitk.GetArrayViewFromImage(labels)
+    boxes = find_objects(array if np.issubdtype(array.dtype, np.integer) else array.astype(np.int32))
+    result = []
+    for value, name in names.items():
+        box = boxes[value - 1] if 0 < value <= len(boxes) else None
+        if box is not None and (not isinstance(clearance_mm, Mapping) or name in clearance_mm):
+            low, size = [b.start for b in box[::-1]], [b.stop - b.start for b in box[::-1]]
+            wanted = clearance_mm[name] if isinstance(clearance_mm, Mapping) else clearance_mm
+            result.append(Structure(name, sitk.RegionOfInterest(labels, size, low) == value, float(wanted)))
+    return result
 
 
 def clearance(structure: Structure, trajectory: Trajectory, radius_mm: float = 0.0) -> Clearance:
-    """Exact distance between the needle's wall and the voxels of a structure, by two steps.
+    """Exact distance between the needle's wall and the voxels of a structure.
 
-    A signed distance map (SimpleITK, C. R. Maurer et al., PAMI 25, 2003) on the structure's grid around the needle finds
-    where it is near; there the distance to the voxels' boxes is taken, every 0.25 mm along the needle, so that neither
-    voxel size nor slice thickness adds to it.  0 where the needle is inside; its wall is ``radius_mm`` from its axis.
+    The centres of the surface voxels tell where it is near (k-d tree); there the distance to the voxels' boxes is taken,
+    every 0.25 mm along the needle, so that neither voxel size nor slice thickness adds to it.  0 where the needle is
+    inside; its wall is ``radius_mm`` from its axis.  Beyond :data:`REACH_MM` that distance is reported.
     """
-    import SimpleITK as sitk
-
     depth = np.linspace(0, trajectory.length_mm, int(np.ceil(trajectory.length_mm / CHECK_STEP_MM)) + 1)
     points = trajectory.entry_lps_mm + depth[:, None] * trajectory.axis
-    crop = around(structure.mask, points, REACH_MM)
-    if crop is None or not sitk.GetArrayViewFromImage(crop).any():
+    within = structure.contains(points)
+    if within.any():
+        return Clearance(structure.name, 0.0, float(depth[np.argmax(within)]), structure.clearance_mm)
+    half = float(np.linalg.norm(structure.mask.GetSpacing())) / 2
+    centers = np.full(len(points), np.inf) if structure.tree is None else structure.tree.query(points, distance_upper_bound=REACH_MM + half)[0]
+    nearest = float(centers.min())
+    if not np.isfinite(nearest):
         return Clearance(structure.name, REACH_MM, 0.0, structure.clearance_mm)
-    distance = sitk.SignedMaurerDistanceMap(sitk.Cast(crop > 0, sitk.sitkUInt8), insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    matrix = lps_from_ijk(crop)
-    ijk = (points - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
-    size = np.array(crop.GetSize())
-    nearest = np.clip(np.round(ijk), 0, size - 1).astype(int)
-    values = sitk.GetArrayViewFromImage(distance)[nearest[:, 2], nearest[:, 1], nearest[:, 0]]
-    away = np.linalg.norm((ijk - nearest) * crop.GetSpacing(), axis=1)
-    # The map is off by at most a voxel's diagonal (and by how far outside the crop a point lies): look closely there.
-    slack = np.linalg.norm(crop.GetSpacing()) + away
-    bound = float((values + slack).min())
-    close = np.nonzero(values - slack <= bound)[0]
+    close = np.nonzero(centers - half <= nearest)[0]  # a box is at most half a diagonal nearer than its centre
     best, where = np.inf, 0
-    kji = np.argwhere(sitk.GetArrayViewFromImage(crop) > 0)
-    lower, upper = kji[:, ::-1].min(axis=0), kji[:, ::-1].max(axis=0)
-    boxes = kji[:, ::-1].astype(float)
-    spacing = np.asarray(crop.GetSpacing())
-    for n in close:
-        far = np.linalg.norm(np.maximum(np.maximum(lower - 0.5 - ijk[n], ijk[n] - upper - 0.5), 0) * spacing)
-        if far < best:
-            near = boxes[(np.abs(boxes - ijk[n]) * spacing <= min(best, bound) + spacing).all(axis=1)]
-            if len(near):
-                value = float(np.sqrt((np.maximum((np.abs(near - ijk[n]) - 0.5) * spacing, 0) ** 2).sum(axis=1).min()))
-                best, where = (value, n) if value < best else (best, where)
-    return Clearance(structure.name, max(0.0, best - radius_mm), float(depth[where]), structure.clearance_mm)
+    spacing, ijk = np.asarray(structure.mask.GetSpacing()), structure.ijk(points[close])
+    for n, found in enumerate(structure.tree.query_ball_point(points[close], nearest + half + 1e-9)):
+        if found:
+            gaps = np.maximum(np.abs(structure.surface_ijk[found] - ijk[n]) - 0.5, 0) * spacing
+            value = float(np.sqrt((gaps**2).sum(axis=1).min()))
+            best, where = (value, close[n]) if value < best else (best, where)
+    return Clearance(structure.name, float(min(max(0.0, best - radius_mm), REACH_MM)), float(depth[where]), structure.clearance_mm)
 
 
 def around(mask: object, points_lps_mm: np.ndarray, reach_mm: float) -> object | None:
@@ -255,6 +285,9 @@ def _skin(trajectory: Trajectory, body: object) -> tuple[float | None, list[str]
 
     if not inside(body, trajectory.target_lps_mm[None])[0]:
         return None, ["The target lies outside the volume that the skin was sought in."]
+    in_body = Structure("body", body).contains(np.array([trajectory.entry_lps_mm, trajectory.target_lps_mm]))
+    if in_body[0] and not in_body[1]:
+        raise FluoroGuideError("The target lies outside the body and the entry inside it", trajectory.name, "Entry and target seem to be swapped")
     point = exits_lps_mm(body, trajectory.target_lps_mm, -trajectory.axis[None])[0]
     if np.isnan(point).any():
         return None, ["No skin lies on the needle's line within the volume, so its depth from the skin is not known."]

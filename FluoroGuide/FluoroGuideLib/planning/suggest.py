@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..anatomy.skin import coarser, exits_lps_mm
+from ..anatomy.skin import exits_lps_mm
 from ..errors import FluoroGuideError
 from ..geometry.frames import lps_from_ijk
 from .approach import Room, SolvedView, bulls_eye, nearest_angles
 from .plan import Trajectory, inside
-from .safety import BONE_HU, SafetyReport, Structure, around, check_trajectory, needle_radius_mm
+from .safety import BONE_HU, SafetyReport, Structure, check_trajectory, needle_radius_mm
 
-GRID_MM = 2.0
 WEIGHTS = {"clearance": 0.40, "length": 0.20, "obliquity": 0.30, "view": 0.10}
 GOOD_CLEARANCE_MM = 15.0
 APART_DEG = 6.0
@@ -40,6 +39,8 @@ class Rules:
         See :func:`planning.safety.check_trajectory`.
     needle_length_mm, gauge
         Of the needle at hand, or None.
+    through_lps_mm, through_mm
+        A point (3,) that the needle's axis has to pass within so many mm (a pedicle's middle), or None.
     """
 
     direction_lps: np.ndarray
@@ -48,6 +49,8 @@ class Rules:
     bone_allow_mm: float = 5.0
     needle_length_mm: float | None = None
     gauge: float | None = None
+    through_lps_mm: np.ndarray | None = None
+    through_mm: float = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,10 @@ def suggest(
     axis = np.asarray(rules.direction_lps, float) / np.linalg.norm(rules.direction_lps)
     directions = cone(axis, rules.cone_deg, step_deg)
     search = _Search(len(directions))
+    if rules.through_lps_mm is not None:
+        way = np.asarray(rules.through_lps_mm, float) - target
+        across = np.linalg.norm(way - (directions @ way)[:, None] * directions, axis=1)
+        directions = directions[search.keep((across <= rules.through_mm) & (directions @ way > 0), "miss the point to pass")]
     entries = exits_lps_mm(body, target, directions)
     keep = search.keep(np.isfinite(entries).all(axis=1), "leave the scan before the skin")
     directions, entries = directions[keep], entries[keep]
@@ -129,7 +136,7 @@ def suggest(
         keep = search.keep(~_bone_hit(image, target, directions, lengths, rules.bone_allow_mm), "cross bone")
         directions, entries, lengths = directions[keep], entries[keep], lengths[keep]
     spare = _spare_mm(structures, target, directions, lengths) - needle_radius_mm(rules.gauge)
-    keep = search.keep(spare > -GRID_MM * np.sqrt(3), "come too near to a structure")
+    keep = search.keep(spare > 0, "come too near to a structure")
     directions, entries, lengths, spare = directions[keep], entries[keep], lengths[keep], spare[keep]
     off = np.array([min(nearest_angles(s * d, room)[2] for s in (1, -1)) for d in directions])
     keep = search.keep(off < 1e-6, "need a view out of the C-arm's reach")
@@ -207,30 +214,13 @@ def _bone_hit(image: object, target: np.ndarray, directions: np.ndarray, lengths
 
 
 def _spare_mm(structures: Sequence[Structure], target: np.ndarray, directions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Least distance beyond the wanted clearance along each path, on a coarse grid (wrong by up to its voxel's diagonal)."""
-    import SimpleITK as sitk
-
+    """Least distance beyond the wanted clearance along each path, to voxel centres: a bound that the exact check follows."""
     spare = np.full(len(directions), 60.0)
     points, before = _samples(target, directions, lengths, 0.0, 2.0)
-    reach = float(lengths.max(initial=0.0)) + 20.0
-    groups: dict[float, object] = {}
     for item in structures:
-        coarse = _local(item.mask, target, reach)
-        if coarse is not None:
-            known = groups.get(item.clearance_mm)
-            joined = known is not None and known.GetSize() == coarse.GetSize()
-            groups[item.clearance_mm if known is None or joined else item.clearance_mm + 1e-9 * len(groups)] = coarse | known if joined else coarse
-    for wanted, mask in groups.items():
-        if sitk.GetArrayViewFromImage(mask).any():
-            distance = sitk.SignedMaurerDistanceMap(mask, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-            values = np.where(before, _lookup(distance, points, 60.0), 60.0) - wanted
-            spare = np.minimum(spare, values.min(axis=1, initial=60.0))
+        if item.tree is not None and before.any():
+            # A path's samples are 2 mm apart and a voxel half a diagonal wide: anything nearer than 60 mm counts.
+            values = np.full(before.shape, 60.0)
+            values[before] = np.minimum(item.tree.query(points[before], distance_upper_bound=60.0)[0], 60.0)
+            spare = np.minimum(spare, values.min(axis=1) - item.clearance_mm)
     return spare
-
-
-def _local(mask: object, target: np.ndarray, reach_mm: float) -> object | None:
-    """The mask within ``reach_mm`` of a point on a coarse grid: 1 where any of its voxels is."""
-    import SimpleITK as sitk
-
-    crop = around(mask, target[None], reach_mm)
-    return None if crop is None else sitk.Cast(coarser(sitk.Cast(crop > 0, sitk.sitkFloat32), GRID_MM) > 1e-6, sitk.sitkUInt8)
