@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from .similarity import Evaluation, Level
 
 LEVER_MM = 60.0
 """Distance at which a rotation counts as much as a translation, for damping and step lengths (half a vertebra's view)."""
-_TO_XI = np.diag([1 / LEVER_MM] * 3 + [1.0] * 3)
+_SCALE = np.array([1 / LEVER_MM] * 3 + [1.0] * 3)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,47 @@ class Refined:
     pose: np.ndarray
     evaluation: Evaluation
     iterations: int
+
+
+def levenberg_marquardt(
+    evaluate: Callable[[T], Evaluation], move: Callable[[T, np.ndarray], T], state: T, iterations: int, *, tolerance_mm: float = 0.02,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[T, Evaluation, int]:
+    """Minimise a cost over any state whose perturbation is one or more (rx, ry, rz, tx, ty, tz).
+
+    Parameters
+    ----------
+    evaluate
+        State -> :class:`Evaluation` with equations of 6 n parameters.
+    move
+        State and perturbation (6 n,) in rad and mm -> state.
+    state
+        Start.
+    iterations
+        Upper limit of trial steps.
+    tolerance_mm
+        Stops when the step of the first six parameters is shorter (rotations at 60 mm lever).
+
+    Returns
+    -------
+    The state, its evaluation, and the number of trial steps.
+    """
+    damping, now, used = 1e-2, evaluate(state), 0
+    while used < iterations and np.isfinite(now.cost):
+        if cancelled is not None and cancelled():
+            raise CancelledError()
+        used += 1
+        step = _step(now, damping)
+        candidate = move(state, step * np.tile(_SCALE, len(step) // 6))
+        then = evaluate(candidate)
+        small = np.linalg.norm(step[:6]) < tolerance_mm
+        if then.cost < now.cost:
+            state, now, damping = candidate, then, max(damping * 0.3, 1e-4)
+        else:
+            damping *= 8
+        if small or damping > 1e2:
+            break
+    return state, now, used
 
 
 def refine(
@@ -54,28 +97,17 @@ def refine(
         result = level.evaluate(candidate, center_mm)
         return prior.add(candidate, center_mm, result) if prior is not None else result
 
-    damping, now, used = 1e-2, evaluate(pose), 0
-    while used < iterations and np.isfinite(now.cost):
-        if cancelled is not None and cancelled():
-            raise CancelledError()
-        used += 1
-        step = _step(now, damping)
-        candidate = motion(_TO_XI @ step, center_mm) @ pose
-        then = evaluate(candidate)
-        small = np.linalg.norm(step) < tolerance_mm
-        if then.cost < now.cost:
-            pose, now, damping = candidate, then, max(damping * 0.3, 1e-4)
-        else:
-            damping *= 8
-        if small or damping > 1e2:
-            break
-    return Refined(pose, now, used)
+    def move(candidate: np.ndarray, xi: np.ndarray) -> np.ndarray:
+        return motion(xi, center_mm) @ candidate
+
+    return Refined(*levenberg_marquardt(evaluate, move, pose, iterations, tolerance_mm=tolerance_mm, cancelled=cancelled))
 
 
 def _step(now: Evaluation, damping: float) -> np.ndarray:
-    """Damped Gauss-Newton step (6,) in mm (rotations at the lever)."""
-    hessian, gradient = _TO_XI @ now.hessian @ _TO_XI, _TO_XI @ now.gradient
-    scale = np.diag(np.diag(hessian) + 1e-3 * np.trace(hessian) / 6 + 1e-12)
+    """Damped Gauss-Newton step in mm (rotations at the lever)."""
+    to_xi = np.tile(_SCALE, len(now.gradient) // 6)
+    hessian, gradient = now.hessian * np.outer(to_xi, to_xi), now.gradient * to_xi
+    scale = np.diag(np.diag(hessian) + 1e-3 * np.trace(hessian) / len(hessian) + 1e-12)
     return -np.linalg.solve(hessian + damping * scale, gradient)
 
 

@@ -109,6 +109,17 @@ class FixedView:
         other.lost_cost = self.lost_cost + float((lost * cauchy2 * np.log1p(self.fixed**2 / cauchy2)).sum())
         return other
 
+    def cropped(self, rows: slice, columns: slice, weight: np.ndarray) -> FixedView:
+        """The part of the view in these rows and columns, voting with ``weight`` (of the whole view, rows x columns)."""
+        other = copy.copy(self)
+        first_row, first_column = rows.start, columns.start
+        other.view = self.view.cropped(first_column, first_row, columns.stop - first_column, rows.stop - first_row)
+        other.pixels, other.full_mask = np.ascontiguousarray(self.pixels[rows, columns]), self.full_mask[rows, columns]
+        other.distances = np.ascontiguousarray(self.distances[rows, columns])
+        other.lost_votes = other.lost_cost = 0.0
+        other.set_mask(self.mask[rows, columns] > 0, np.ascontiguousarray(weight[rows, columns], np.float32))
+        return other
+
     def normalize(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Locally normalised image, 1 / local deviation, local mean (all float32)."""
         out, inverse_std, mean = np.empty_like(image), np.empty_like(image), np.empty_like(image)
@@ -168,13 +179,7 @@ class Level:
                 self._add_cost(fixed, pose, sums)
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
-        total = max(sums[4], 1e-9)
-        cost = sums[0] / total if sums[4] > 0 else np.inf
-        lost_cost, lost_votes = (sum(getattr(v, name) for v in self.views) for name in ("lost_cost", "lost_votes"))
-        rank = (sums[0] + lost_cost) / max(sums[4] + lost_votes, 1e-9) if sums[4] > 0 else np.inf
-        if not derivatives:
-            return Evaluation(cost, rank, None, None, tuple(similarity))
-        return Evaluation(cost, rank, hessian / total, gradient / total, tuple(similarity))
+        return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
     def _add_equations(
         self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray, hessian: np.ndarray, gradient: np.ndarray, sums: np.ndarray,
@@ -183,12 +188,7 @@ class Level:
         self.projector.kernels.normal_equations(jacobian, moving, fixed.fixed, fixed.weight, self.cauchy2, hessian, gradient, sums)
 
     def _add_cost(self, fixed: FixedView, pose: np.ndarray, sums: np.ndarray) -> None:
-        moving, *_ = fixed.normalize(self.projector.project(fixed.view, pose, fixed.rays, fixed.distances))
-        residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
-        sums += [
-            (w * self.cauchy2 * np.log1p(residual**2 / self.cauchy2)).sum(), (w * moving * fixed.fixed).sum(),
-            (w * moving * moving).sum(), (w * fixed.fixed * fixed.fixed).sum(), w.sum(),
-        ]
+        add_cost(fixed, self.projector.project(fixed.view, pose, fixed.rays, fixed.distances), self.cauchy2, sums)
 
     def normalized_with_jacobian(self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Normalised DRR (rows, columns) and its pose derivative (6, rows, columns) for one view."""
@@ -196,6 +196,26 @@ class Level:
         moving, inverse_std, mean = fixed.normalize(image)
         fixed.kernels.local_normalize_jacobian(jacobian, fixed.mask, fixed.inverse_count, fixed.radius, moving, inverse_std, mean)
         return moving, jacobian
+
+
+def add_cost(fixed: FixedView, image: np.ndarray, cauchy2: float, sums: np.ndarray) -> None:
+    """Add a DRR's cost and products to ``sums`` (5,): what ``normal_equations`` does, without derivatives."""
+    moving, *_ = fixed.normalize(image)
+    residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
+    sums += [
+        (w * cauchy2 * np.log1p(residual**2 / cauchy2)).sum(), (w * moving * fixed.fixed).sum(),
+        (w * moving * moving).sum(), (w * fixed.fixed * fixed.fixed).sum(), w.sum(),
+    ]
+
+
+def summed(views: list[FixedView], sums: np.ndarray, hessian: np.ndarray | None, gradient: np.ndarray, similarity: tuple[float, ...]) -> Evaluation:
+    """Means over the votes of all views; infinite cost where nothing votes."""
+    if sums[4] <= 0:
+        return Evaluation(np.inf, np.inf, hessian, gradient, similarity)
+    rank = (sums[0] + sum(v.lost_cost for v in views)) / (sums[4] + sum(v.lost_votes for v in views))
+    if hessian is None:
+        return Evaluation(sums[0] / sums[4], rank, None, None, similarity)
+    return Evaluation(sums[0] / sums[4], rank, hessian / sums[4], gradient / sums[4], similarity)
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:
