@@ -22,6 +22,7 @@ COMMANDS = {
     "locate": "needle tip and axis in 3-D from points marked in two views",
     "overlay": "draw a plan onto an X-ray",
     "inspect": "what is known of an X-ray's geometry, and its normalised picture",
+    "watch": "rate, latency and drops of a live source: OpenIGTLink, a folder, or the replay of a run",
     "dose": "dose summary of RDSR and XA/RF files",
     "record": "show or validate a procedure record",
 }

@@ -6,6 +6,7 @@ it.  A picture that is dropped has therefore cost no work, and a slow consumer s
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import OrderedDict, deque
@@ -20,6 +21,7 @@ from ..geometry.carm import CArmView
 from .dicom_xa import XrayRun, picture_run
 from .geometry_card import check_card
 from .live_normalize import StreamNormalizer
+from .preprocess import normalize
 from .xray import XrayImage
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
@@ -121,11 +123,14 @@ class QueuedSource:
         Frames that may wait; the oldest is dropped when one more comes (``lossless``: the source waits instead).
     polarity, relationship
         As for :func:`~.preprocess.normalize`; ``None``: found in the stream.
+    pictures_only
+        Frames whose geometry is not known are delivered with a made-up view and an assumption that says so, instead of
+        being refused: to look at a stream, never to guide.
     """
 
     def __init__(
         self, name: str, geometry: dict | CArmView | None = None, *, queue_size: int = 4, polarity: str | None = None,
-        relationship: str | None = None, lossless: bool = False, clock: Callable[[], float] = time.monotonic,
+        relationship: str | None = None, lossless: bool = False, pictures_only: bool = False, clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if queue_size < 1:
             raise FluoroGuideError("The queue of a live source must hold at least one frame", queue_size)
@@ -134,7 +139,7 @@ class QueuedSource:
         self._told = polarity, relationship
         self._normalizers: OrderedDict[tuple, StreamNormalizer] = OrderedDict()
         self._waiting: deque[_Raw] = deque()
-        self._size, self._lossless, self._clock = queue_size, lossless, clock
+        self._size, self._lossless, self._clock, self._pictures_only = queue_size, lossless, clock, pictures_only
         self._changed = threading.Condition()
         self._stopping, self._ended = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -177,6 +182,7 @@ class QueuedSource:
 
     def _run(self) -> None:
         try:
+            warm_up()
             self._receive()
         except FluoroGuideError as error:
             self.last_error = str(error)
@@ -282,9 +288,16 @@ class QueuedSource:
         key = (raw.pixels.shape, id(self.geometry))
         if self._upright is None or self._upright[0] != key:
             run: XrayRun = picture_run(np.zeros((1, *raw.pixels.shape), np.uint8), self.geometry, self.name)
-            self._upright = (key, run.orientation, run.view(), run.assumptions)
+            self._upright = (key, run.orientation, *self._view_of(run))
         _, orientation, view, assumptions = self._upright
         return orientation.upright(raw.pixels), view, assumptions
+
+    def _view_of(self, run: XrayRun) -> tuple[CArmView, tuple[str, ...]]:
+        if not run.missing or not self._pictures_only:
+            return run.view(), run.assumptions
+        rows, columns = run.frames.shape[1:]
+        view = CArmView.from_angles(0, 0, sid_mm=1000, sod_mm=600, rows=rows, columns=columns, pixel_spacing_mm=(300 / rows, 300 / rows))
+        return view, ("the geometry is not known: positions in this picture mean nothing", *run.assumptions)
 
     def set_geometry(self, geometry: dict | CArmView) -> None:
         """Another geometry from the next frame on (the C-arm moved)."""
@@ -297,6 +310,12 @@ class QueuedSource:
             return replace(self.counters), len(self._waiting)
 
     # ---- state --------------------------------------------------------------------------------------------------
+    @property
+    def ended(self) -> bool:
+        """Whether the source's thread is done and every frame was taken out."""
+        with self._changed:
+            return self._ended and not self._waiting
+
     @property
     def seconds_without_frame(self) -> float | None:
         """Seconds since the last frame arrived, or since the start; ``None`` before the start."""
@@ -316,6 +335,13 @@ class QueuedSource:
         elif quiet >= 1.0:
             told += f", no frame for {quiet:.0f} s"
         return told + (f". {self.last_error}" if self.last_error and (self._ended or quiet >= 1.0 or self.counters.refused) else "")
+
+
+@functools.cache
+def warm_up() -> None:
+    """Load what the first look at a stream needs, so that the first frame does not wait for imports (done once)."""
+    rows = np.arange(64)[:, None] * np.ones(64)
+    normalize(np.round(1000 + 300 * np.sin(rows / 5) * np.cos(rows.T / 7)))
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ class ReplaySource(QueuedSource):
     Parameters
     ----------
     run
-        A file's path or an :class:`~.dicom_xa.XrayRun`.
+        A file's path, an :class:`~.dicom_xa.XrayRun`, or anything with its ``frames``, ``mask``, ``facts``, ``source``, ``missing``
+        and ``view(frame)``.
     geometry
         C-arm card or view for what the tags lack.
     speed
@@ -39,10 +40,10 @@ class ReplaySource(QueuedSource):
         if not np.isfinite(speed) or speed <= 0:
             raise FluoroGuideError("The speed of a replay must be a positive number", speed)
         card = geometry if isinstance(geometry, dict) else {}
-        self.run = run if isinstance(run, XrayRun) else open_xray(run, card)
+        self.run = open_xray(run, card) if isinstance(run, (str, Path)) else run
         super().__init__(f"replay of {self.run.source}", geometry, **options)
         self._speed, self._repeat = speed, repeat
-        if not isinstance(geometry, CArmView):
+        if not isinstance(geometry, CArmView) and not self._pictures_only:
             self.run.view(0)  # names all that is missing, before anything starts
 
     @property
@@ -69,7 +70,7 @@ class ReplaySource(QueuedSource):
                 self._stopping.wait(max(0.0, began + float(at) - self._clock()))
                 if self._stopping.is_set():
                     return
-                view = None if isinstance(self.geometry, CArmView) else self.run.view(frame)
+                view = None if isinstance(self.geometry, CArmView) or self.run.missing else self.run.view(frame)
                 mask = self.run.mask[frame if len(self.run.mask) > 1 else 0]
                 self._put(self.run.frames[frame], facts=self.run.facts, view=view, frame=frame, mask=mask)
             if not self._repeat:
