@@ -287,7 +287,8 @@ def _deepest_axis(crop: object, depth: np.ndarray, isthmus: np.ndarray, sign: fl
         for up in np.radians(np.arange(-24, 25, 2)):
             d = np.array([-sign * np.sin(inward) * np.cos(up), -np.cos(inward) * np.cos(up), np.sin(up)])
             values = _at(crop, depth, isthmus + steps * d)
-            score = float(values.min() + 0.2 * values.mean() - 0.03 * abs(np.degrees(up)))  # a level needle where depth is equal
+            # Where depth is equal: a level needle that converges.
+            score = float(values.min() + 0.2 * values.mean() - 0.03 * abs(np.degrees(up)) + 0.02 * min(np.degrees(inward), 20))
             if score > best:
                 best, chosen = score, d
     return chosen, best
