@@ -34,7 +34,20 @@ def read_dose(paths: str | Path | Iterable[str | Path]) -> DoseSummary:
     FluoroGuideError
         No file, no DICOM, files of several patients, a structured report of another kind, or no dose at all.
     """
+    from ..imaging.dicom_values import quiet_pydicom
+
     files = _files([paths] if isinstance(paths, (str, Path)) else list(paths))
+    with quiet_pydicom():
+        try:
+            return _dose_of(files)
+        except FluoroGuideError:
+            raise
+        except Exception:  # pydicom decodes on access, and a damaged element may raise nearly anything there
+            names = ", ".join(f.name for f in files[:3])
+            raise FluoroGuideError("The dose file is damaged", names, "Export it again from the C-arm or PACS") from None
+
+
+def _dose_of(files: list[Path]) -> DoseSummary:
     datasets = _distinct([(path.name, _read(path)) for path in files])
     if len({str(d.get("PatientID", "") or "") for _, d in datasets} - {""}) > 1:
         raise FluoroGuideError("The dose files belong to more than one patient", f"{len(datasets)} files", "Give the files of one procedure")
@@ -57,8 +70,9 @@ def read_dose(paths: str | Path | Iterable[str | Path]) -> DoseSummary:
 def _report(dataset: object, name: str) -> DoseSummary:
     try:
         return read_report(dataset, name)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, RecursionError):
-        # pydicom decodes on access, so a damaged element shows only here.
+    except FluoroGuideError:
+        raise
+    except Exception:  # a damaged element shows only when it is asked for
         raise FluoroGuideError("The dose report is damaged", name, "Export it again from the C-arm or PACS") from None
 
 
@@ -86,7 +100,7 @@ def _read(path: Path) -> object:
 
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError, NotImplementedError):
+    except Exception:  # not DICOM, or damaged in one of many ways
         raise FluoroGuideError("The file is not a readable DICOM file", path.name, "Give an RDSR, XA or RF file") from None
     if "SOPClassUID" not in dataset and "Modality" not in dataset:
         raise FluoroGuideError("The file is not a readable DICOM file", path.name, "Give an RDSR, XA or RF file")
@@ -103,15 +117,19 @@ def _distinct(datasets: list[tuple[str, object]]) -> list[tuple[str, object]]:
 
 def _merge(reports: list[DoseSummary]) -> DoseSummary:
     """Reports of one procedure: added when their events differ, the larger one when it holds the other's, else recomputed."""
+    def key(event: DoseEvent) -> tuple:
+        # Both planes of a biplane system may share one event's UID.
+        return (event.uid, event.plane) if event.uid else (event.started, event.dap_gy_m2, event.seconds)
+
     def keys(report: DoseSummary) -> set:
-        return {e.uid or (e.started, e.dap_gy_m2, e.seconds) for e in report.events}
+        return set(map(key, report.events))
 
     # Reports whose events are all in another one say nothing new (each run's report followed by the study's).
     kept: list[DoseSummary] = []
     for report in sorted(reports, key=lambda r: -len(r.events)):
         if not (keys(report) and any(keys(report) <= keys(k) for k in kept)):
             kept.append(report)
-    events = {e.uid or (e.started, e.dap_gy_m2, e.seconds): e for r in kept for e in r.events}
+    events = {key(e): e for r in kept for e in r.events}
     warnings = [w for r in kept for w in r.warnings]
     if len(kept) < len(reports):
         warnings.append(f"{len(reports) - len(kept)} of {len(reports)} reports hold only events of another one and were not counted again.")

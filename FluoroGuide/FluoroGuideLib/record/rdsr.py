@@ -25,6 +25,7 @@ from .dose_model import (
 )
 
 ACCUMULATED, EVENT, REPORT, CT_ACCUMULATED = "113702", "113706", "113701", "113811"
+DOSE_REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.67"
 TOTALS = {
     "113722": ("dap_gy_m2", DAP_UNITS, "Dose Area Product Total"),
     "113725": ("reference_air_kerma_gy", KERMA_UNITS, "Dose (RP) Total"),
@@ -55,8 +56,9 @@ ACQUISITION_CODES = ("113611", "113612", "113613")  # stationary, stepping, rota
 
 
 def is_dose_report(dataset: object) -> bool:
-    """Whether a data set is an X-ray radiation dose report: by its title, whatever SR class carries it."""
-    return _code(dataset) == REPORT and next(_containers(dataset, ACCUMULATED), None) is not None
+    """Whether a data set is an X-ray radiation dose report: by its title or class, with totals or events of projection X-ray."""
+    titled = _code(dataset) == REPORT or str(dataset.get("SOPClassUID", "")) == DOSE_REPORT_CLASS
+    return titled and any(next(_containers(dataset, code), None) is not None for code in (ACCUMULATED, EVENT))
 
 
 def read_report(dataset: object, name: str) -> DoseSummary:
@@ -81,6 +83,9 @@ def read_report(dataset: object, name: str) -> DoseSummary:
     warnings: list[str] = []
     planes = _distinct([_totals(item, warnings) for item in _containers(dataset, ACCUMULATED)], warnings)
     events = tuple(_event(item, warnings) for item in _containers(dataset, EVENT))
+    if not planes:
+        warnings.append("The report states no totals.")
+    warnings += [f"Plane {p.plane} was not used: all its values are 0." for p in planes if len(planes) > 1 and _all_zero(p)]
     if not events:
         warnings.append("The report lists no irradiation events, so its totals cannot be checked.")
     totals = {key: add_known([getattr(p, key) for p in planes]) for key in TOTAL_FIELDS}
@@ -159,6 +164,8 @@ def _numbers(item: object, units: dict[str, float], label: str, warnings: list[s
         codes = measured.get("MeasurementUnitsCodeSequence")
         unit = str(codes[0].get("CodeValue", "") or "") if codes else ""
         factor = factor_of(unit, units)
+        if factor is None and codes and not unit:  # some devices write the unit into the meaning alone
+            factor = factor_of(str(codes[0].get("CodeMeaning", "") or ""), units)
         if raw and factor is None:
             warnings.append(f"{label} is in {f'the unknown unit {unit!r}' if unit else 'no unit'} and was left out.")
             continue
@@ -200,6 +207,12 @@ def _totals(container: object, warnings: list[str]) -> DoseTotals:
             warnings.append(f"The report states several values of one total ({key}); the largest is used.")
         values[key] = round(max(numbers)) if key == "frames" else max(numbers)
     return DoseTotals(plane=_plane(container), **values)
+
+
+def _all_zero(plane: DoseTotals) -> bool:
+    """Whether a plane tells values, and each is exactly 0 (not merely missing)."""
+    told = [v for v in (getattr(plane, key) for key in TOTAL_FIELDS) if v is not None]
+    return bool(told) and not any(told)
 
 
 def _distinct(planes: list[DoseTotals], warnings: list[str]) -> list[DoseTotals]:

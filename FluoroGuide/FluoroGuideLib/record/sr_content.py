@@ -106,7 +106,9 @@ class _Maker:
     # ---- groups -------------------------------------------------------------------------------------------------------
     def counts(self) -> list:
         """How many needles were recorded: a report of none says so."""
-        return self.group("procedure", "procedure", self.number(self.private("FG103", "Number of needles recorded"), len(self.data["placements"]), "1"), [])
+        return self.group(
+            "procedure", "procedure", self.number(self.private("FG103", "Number of needles recorded"), len(self.data["placements"]), "1"), [],
+        )
 
     def placement(self, p: dict) -> Any:
         """An achieved needle: deviations, uncertainty, coordinates, planned path."""

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from FluoroGuideLib.errors import FluoroGuideError
-from FluoroGuideLib.record.dose import DoseSummary, read_dose
+from FluoroGuideLib.record import dose_reference
+from FluoroGuideLib.record.dose import DoseEvent, DoseSummary, manual_dose, read_dose
 from FluoroGuideLib.record.dose_model import DAP_UNITS, KERMA_UNITS, TIME_UNITS, factor_of
 from FluoroGuideLib.record.rdsr import iso_time
 
@@ -261,3 +262,197 @@ def test_times() -> None:
     assert iso_time("20171109150056") == "2017-11-09T15:00:56"
     assert iso_time("20171109150056.25+0100") == "2017-11-09T15:00:56+01:00"
     assert iso_time("20171109") is None
+
+
+# ---- totals explained ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", REAL)
+def test_every_total_of_the_real_reports_is_explained(data_dir: Path, name: str) -> None:
+    found = read_dose(data_dir / "rdsr_fluoro" / name)
+    checks = {c.quantity: c for c in found.checks}
+    assert {"dap_gy_m2", "reference_air_kerma_gy", "fluoroscopy_seconds"} <= set(checks)
+    for quantity in ("dap_gy_m2", "reference_air_kerma_gy", "fluoroscopy_dap_gy_m2", "acquisition_dap_gy_m2"):
+        assert checks[quantity].agrees, checks[quantity].explanation
+    time = checks["fluoroscopy_seconds"]
+    if "Canon" in name:  # 80.7 s for 7 pulses at 7.5/s, and the next event starts 20 s later
+        assert time.agrees is False
+        assert "40 events last beyond the start of the next one" in time.explanation
+        # 48 fluoroscopy events: the sum of pulses over pulse rate, read from the file
+        assert found.estimated_fluoroscopy_seconds == pytest.approx(73.2, abs=0.05)
+    elif "iemens" in name:  # no durations; pulses and pulse rates instead
+        assert time.agrees is None
+        assert "an estimate from frames" in time.explanation
+    else:
+        assert time.agrees, time.explanation
+    assert found.fluoroscopy_time_source == "reported"
+
+
+def test_rounding_explains_only_rounding(tmp_path: Path) -> None:
+    def checked(total: str, *shots: str) -> object:
+        events = [event("P5-06000", number("122130", s, "Gy.cm2")) for s in shots]
+        return read_dose(write(tmp_path / "a.dcm", plane("113622", number("113722", total, "Gy.cm2")), *events)).checks[0]
+
+    # Three events rounded to 0.01: together they may be off by 0.015, and the total by half its last digit.
+    assert "rounding of the values explains it" in checked("1.01", "0.33", "0.33", "0.34").explanation
+    more = checked("1.04", "0.33", "0.33", "0.34")
+    assert more.agrees
+    assert "more than rounding explains" in more.explanation
+    wrong = checked("1.2", "0.33", "0.33", "0.34")
+    assert wrong.agrees is False
+    assert wrong.events == pytest.approx(1e-4)
+
+
+# ---- other vendors -------------------------------------------------------------------------------------------------------
+def test_biplane_with_an_unused_second_plane(tmp_path: Path) -> None:
+    uid = generate_uid()
+    zeros = [number(c, "0", u) for c, u in (("113722", "Gy.m2"), ("113725", "Gy"), ("113730", "s"))]
+    shots = [event("P5-06000", item("CODE", "113764", ConceptCodeSequence=[code("113620")]), number("122130", "2", "Gy.cm2"), uid=uid)]
+    path = write(
+        tmp_path / "a.dcm", plane("113620", number("113722", "2", "Gy.cm2"), number("113725", "4", "mGy"), number("113730", "30", "s")),
+        plane("113621", *zeros), *shots,
+    )
+    found = read_dose(path)
+    assert (found.dap_gy_m2, found.reference_air_kerma_gy, found.fluoroscopy_seconds) == (pytest.approx(2e-4), pytest.approx(4e-3), 30)
+    assert found.planes[1].dap_gy_m2 == 0.0  # a real zero
+    assert "Plane B was not used: all its values are 0." in found.warnings
+    assert [c.agrees for c in found.checks if c.quantity == "dap_gy_m2"][:2] == [True, True]
+
+
+def test_both_planes_may_share_an_event_s_uid(tmp_path: Path) -> None:
+    uid, other = generate_uid(), generate_uid()
+
+    def shot(which: str, dap: str, name: str) -> Dataset:
+        return event("P5-06000", item("CODE", "113764", ConceptCodeSequence=[code(which)]), number("122130", dap, "Gy.cm2"), uid=name)
+
+    first = write(tmp_path / "1.dcm", plane("113620", number("113722", "1", "Gy.cm2")), plane("113621", number("113722", "2", "Gy.cm2")),
+                  shot("113620", "1", uid), shot("113621", "2", uid))
+    second = write(tmp_path / "2.dcm", plane("113620", number("113722", "5", "Gy.cm2")), plane("113621", number("113722", "2", "Gy.cm2")),
+                   shot("113621", "2", uid), shot("113620", "5", other))
+    # Events A 1, B 2 (in both reports), A 5: 8 Gy.cm2.
+    assert read_dose([first, second]).dap_gy_m2 == pytest.approx(8e-4)
+
+
+def test_three_hundred_events_and_no_totals(tmp_path: Path) -> None:
+    shots = [event("P5-06000", number("122130", ["10", "20"], "uGy.m2"), number("113742", "500", "ms")) for _ in range(320)]
+    found = read_dose(write(tmp_path / "a.dcm", *shots))
+    assert found.dap_gy_m2 == pytest.approx(320 * 30e-6)
+    assert found.fluoroscopy_seconds == pytest.approx(160)
+    assert found.fluoroscopy_time_source == "added up from events"
+    assert len(found.warnings) < 8  # not one for each event
+    assert any("and so in 319 more events" in w for w in found.warnings)
+
+
+def test_damage_is_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm", plane("113622", number("113722", "2", "Gy.cm2"), number("113730", "3", "s")))
+    raw = path.read_bytes()
+    for cut in range(132, len(raw), 37):
+        path.write_bytes(raw[:cut])
+        try:
+            said = read_dose(path).source
+        except FluoroGuideError as error:
+            said = str(error)
+        assert said == "rdsr" or ("\n" not in said and len(said) > 20)
+
+
+# ---- typed in, corrected, compared ------------------------------------------------------------------------------------------
+def test_typed_values_need_their_unit() -> None:
+    found = manual_dose("1,5 Gy.cm2", "30 mGy", "1.5 min", 12)
+    assert (found.dap_gy_m2, found.reference_air_kerma_gy, found.fluoroscopy_seconds, found.frames) == (pytest.approx(1.5e-4), 0.03, 90.0, 12)
+    assert (found.source, found.fluoroscopy_time_source) == ("manual", "manual")
+    assert manual_dose(dap="0 Gy.cm2").dap_gy_m2 == 0.0
+    assert manual_dose(dap="0 Gy.cm2").reference_air_kerma_gy is None
+    for wrong in ("1.5", "-1 Gy.cm2", "1.5 mGy", "x Gy.cm2", "1 2 Gy.cm2", ""):
+        with pytest.raises(FluoroGuideError, match="not a number from 0 with its unit"):
+            manual_dose(dap=wrong)
+    with pytest.raises(FluoroGuideError, match="No dose is given"):
+        manual_dose()
+
+
+def test_the_site_s_correction_leaves_the_displayed_value() -> None:
+    found = manual_dose("2 Gy.cm2").with_correction(0.75)
+    assert found.dap_gy_m2 == pytest.approx(2e-4)
+    assert found.corrected_dap_gy_m2 == pytest.approx(1.5e-4)
+    assert DoseSummary.from_dict(found.to_dict()) == found
+    for wrong in (0, -1, float("nan"), 11, True, "1"):
+        with pytest.raises(FluoroGuideError, match="correction factor"):
+            found.with_correction(wrong)
+
+
+def test_percentiles_by_hand() -> None:
+    # Median 2, quartiles 1 and 4: log-normal, s = ln 2 / 0.6745; interquartile range 3.
+    assert dose_reference.percentile_of(2, 2, 3) == pytest.approx(50)
+    assert dose_reference.percentile_of(1, 2, 3) == pytest.approx(25, abs=1e-4)
+    assert dose_reference.percentile_of(4, 2, 3) == pytest.approx(75, abs=1e-4)
+    assert dose_reference.percentile_of(0, 2, 3) == 0
+
+
+def test_comparison_with_published_values() -> None:
+    usual = dose_reference.compare(manual_dose("1.4 Gy.cm2"), "si_joint")
+    assert [c.group for c in usual] == ["normal weight", "overweight", "obese"]
+    assert usual[0].ratio == pytest.approx(1.4 / 1.21)
+    assert dose_reference.outlier(usual) is None
+    assert dose_reference.outlier(dose_reference.compare(manual_dose("5 Gy.cm2"), "si_joint")) is None  # high only for the slim
+    high = dose_reference.outlier(dose_reference.compare(manual_dose("8 Gy.cm2"), "si_joint"))
+    assert high.startswith("Unusually high for this procedure")
+    assert "Cushman" in high
+    corrected = dose_reference.compare(manual_dose("8 Gy.cm2").with_correction(0.25), "si_joint")
+    assert corrected[0].value == pytest.approx(2e-4)
+    assert dose_reference.compare(manual_dose("8 Gy.cm2"), "unheard_of") == []
+    time = dose_reference.compare(manual_dose(fluoroscopy="200 s"), "transforaminal_lumbar")
+    assert time[0].outlier
+    assert "above the published range of 11 to 161 s" in time[0].text
+
+
+def test_substantial_dose_levels() -> None:
+    assert dose_reference.substantial(manual_dose("299 Gy.cm2", "2.9 Gy", "29 min")) == []
+    first = dose_reference.substantial(manual_dose("450 Gy.cm2", "4.2 Gy", "45 min"))
+    # 450 lies past 300 and 400; 4.2 past 3 and 4; 45 min on 30 + 15
+    assert ["400 Gy.cm2" in first[1], "4000 mGy" in first[0], "2700 s" in first[2]] == [True] * 3
+    reached = dose_reference.substantial(manual_dose("500 Gy.cm2", "5 Gy", "60 min"))
+    assert len(reached) == 3
+    assert all("substantial radiation dose level" in s for s in reached)
+
+
+def test_signal_each_five_minutes() -> None:
+    clock = dose_reference.FluoroscopyClock()
+    assert clock.update(299.9) == []
+    assert clock.update(300.0) == ["5 minutes of reported fluoroscopy time."]
+    assert clock.update(301.0) == []
+    assert clock.update(910.0) == ["10 minutes of reported fluoroscopy time.", "15 minutes of reported fluoroscopy time."]
+    assert "estimated from frames" in clock.update(320.0, estimated=True)[0]
+    assert clock.update(5.0) == []  # the next patient
+    assert clock.update(301.0) == ["5 minutes of reported fluoroscopy time."]
+
+
+def test_images_of_one_event_count_once(tmp_path: Path) -> None:
+    report = write(tmp_path / "r.dcm", plane("113622", number("113722", "2", "Gy.cm2")))
+    uid = generate_uid()
+    for k, event_uid in enumerate((uid, uid, generate_uid())):
+        data = pydicom.dcmread(report)
+        del data.ContentSequence
+        data.Modality, data.SOPInstanceUID, data.ImageAndFluoroscopyAreaDoseProduct = "XA", generate_uid(), "5"
+        data.IrradiationEventUID = event_uid
+        data.save_as(tmp_path / f"i{k}.dcm", enforce_file_format=True)
+    found = read_dose([tmp_path / f"i{k}.dcm" for k in range(3)])
+    assert found.dap_gy_m2 == pytest.approx(10e-5)  # 2 events of 5 dGy.cm2
+    assert any("1 of 3 images show an irradiation event that another one counts" in w for w in found.warnings)
+    assert DoseEvent.from_dict(found.events[0].to_dict(identifiers=True)) == found.events[0]
+
+
+def test_dose_command(tmp_path: Path, capsys) -> None:
+    import json
+
+    from FluoroGuideLib import cli
+
+    path = write(tmp_path / "a.dcm", plane("113622", number("113722", "9", "Gy.cm2"), number("113730", "30", "s")))
+    assert cli.main(["dose", str(path), "--procedure", "si_joint", "--correction", "0.9", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"dap_gy_m2", "reference_air_kerma_gy", "fluoroscopy_seconds", "events", "warnings"} <= set(data)
+    assert data["reference_air_kerma_gy"] is None
+    assert data["corrected_dap_gy_m2"] == pytest.approx(8.1e-4)
+    assert data["outlier"].startswith("Unusually high")
+    assert "35 %" in data["accuracy"]
+    assert cli.main(["dose", "--time", "90 s", "--procedure", "magic"]) == 0
+    assert "No published dose is known for 'magic'" in capsys.readouterr().out
+    for arguments in ([], [str(path), "--dap", "1 Gy.cm2"], ["--dap", "1"]):
+        assert cli.main(["dose", *arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -306,9 +306,9 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
     for path, words in ((empty, "holds no whole event"), (text, "not a FluoroGuide journal"), (tmp_path / "absent", "cannot be read")):
         with pytest.raises(FluoroGuideError, match=words):
             recover(path)
+    closed = Journal.create(tmp_path, "rec")
+    closed.close()
     with pytest.raises(FluoroGuideError, match="journal is closed"):
-        closed = Journal.create(tmp_path, "rec")
-        closed.close()
         closed.append("a", {})
     assert isinstance(ProcedureRecord("x").keeper, type(None))
 

@@ -26,7 +26,10 @@ from FluoroGuideLib.record.record import ProcedureRecord, read_record, write_rec
 from FluoroGuideLib.record.report import report_html
 from FluoroGuideLib.record.report_plots import bulls_eye_axes, bulls_eye_point, nice_step
 
-CASES = {"normal": lambda: record_with(2), "long names": long_record, "missing data": empty_record, "no needle": lambda: record_with(0), "20 needles": lambda: record_with(20)}
+CASES = {
+    "normal": lambda: record_with(2), "long names": long_record, "missing data": empty_record, "no needle": lambda: record_with(0),
+    "20 needles": lambda: record_with(20),
+}
 
 
 def dciodvfy() -> str | None:
@@ -104,7 +107,9 @@ def test_page_tells_the_numbers() -> None:
     page = report_html(record)
     for p in record.placements:
         assert f"<td class=n>{p.deviation.tip_mm:.1f}</td>" in page
-    for words in ("0.936 Gy.cm²", "12.5 mGy", "0.7956 Gy.cm² (factor 0.85)", "triamcinolone", "R. Head", "Sacroiliac joint injection", "may be off by 35 %"):
+    for words in (
+        "0.936 Gy.cm²", "12.5 mGy", "0.7956 Gy.cm² (factor 0.85)", "triamcinolone", "R. Head", "Sacroiliac joint injection", "may be off by 35 %",
+    ):
         assert words in page, words
     assert page.count("data:image/png;base64,") == 2
 
@@ -119,8 +124,8 @@ def test_names_cannot_break_the_page() -> None:
 
 
 def test_bulls_eye_by_hand() -> None:
-    # A needle from the back (posterior) to the front: seen along it the head is up, and the patient's left is on the left of the picture? No:
-    # looking from the back at the back, the patient's right is at the right hand.  LPS: axis (0, -1, 0), up (0, 0, 1), right = axis x up = (-1, 0, 0).
+    # A needle from back to front: whoever looks along it at the patient's back, head up, has the patient's right at the right hand.
+    # LPS: axis (0, -1, 0), up (0, 0, 1), right = axis x up = (-1, 0, 0).
     right, up, name = bulls_eye_axes(np.array([0.0, -1, 0]))
     assert (right.tolist(), up.tolist(), name) == ([-1, 0, 0], [0, 0, 1], "head")
     # Along the body's axis towards the head: anterior is up; looking from the feet, the patient's left is at the right hand.
@@ -171,8 +176,8 @@ def test_sr_opens_and_keeps_every_number(name: str, tmp_path: Path, highdicom) -
     if record.key_images:
         first = pydicom.dcmread(tmp_path / "key_image_01.dcm")
         assert np.array_equal(first.pixel_array, record.key_images[0].pixels())
-        refered = [i.ReferencedSOPInstanceUID for s in report.CurrentRequestedProcedureEvidenceSequence for r in s.ReferencedSeriesSequence for i in r.ReferencedSOPSequence]
-        assert first.SOPInstanceUID in refered
+        series = [r for s in report.CurrentRequestedProcedureEvidenceSequence for r in s.ReferencedSeriesSequence]
+        assert first.SOPInstanceUID in [i.ReferencedSOPInstanceUID for r in series for i in r.ReferencedSOPSequence]
 
 
 @pytest.mark.parametrize("name", CASES)
