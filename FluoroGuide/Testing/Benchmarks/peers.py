@@ -214,9 +214,8 @@ def nanodrr(image: object, view: CArmView) -> Render:
     world[:3, :3], world[:3, 3] = np.diag(image.GetSpacing()), image.GetOrigin()
     voxel_to_world = torch.from_numpy(world.astype(np.float32))
     world_to_voxel = torch.from_numpy(np.linalg.inv(world).astype(np.float32))
-    subject = Subject(
-        values, torch.zeros_like(values), voxel_to_world, world_to_voxel, Subject._make_voxel_to_grid(values.shape), torch.zeros(3), 0, convert_to_mu=False,
-    )
+    voxel_to_grid = Subject._make_voxel_to_grid(values.shape)
+    subject = Subject(values, torch.zeros_like(values), voxel_to_world, world_to_voxel, voxel_to_grid, torch.zeros(3), 0, convert_to_mu=False)
     column_mm, row_mm = (float(np.linalg.norm(s)) for s in (view.column_step_mm, view.row_step_mm))
     column, row = view.principal_point_px
     shift = ((column - (view.columns - 1) / 2) * column_mm, (row - (view.rows - 1) / 2) * row_mm)
@@ -251,9 +250,9 @@ def plastimatch_exact(image: object, view: CArmView) -> Render:
     def run(rows: int, columns: int) -> float:
         began = child_seconds()
         command = [
-            "plastimatch", "drr", "-A", "cpu", "-i", "exact", "-P", "none", "-n", " ".join(map(str, normal)), "--vup", " ".join(map(str, up)), "--sad",
-            str(view.sod_mm), "--sid", str(view.sid_mm), "-r", f"{rows} {columns}", "-z", "{} {}".format(*size), "-o", "0 0 0", "-t", "pfm", "-I",
-            f"{folder.name}/volume.mha", "-O", f"{folder.name}/out",
+            "plastimatch", "drr", "-A", "cpu", "-i", "exact", "-P", "none", "-t", "pfm", "-o", "0 0 0",
+            "-n", " ".join(map(str, normal)), "--vup", " ".join(map(str, up)), "--sad", str(view.sod_mm), "--sid", str(view.sid_mm),
+            "-r", f"{rows} {columns}", "-z", "{} {}".format(*size), "-I", f"{folder.name}/volume.mha", "-O", f"{folder.name}/out",
         ]
         subprocess.run(command, check=True, capture_output=True)
         return child_seconds() - began
