@@ -39,8 +39,11 @@ class Stage:
 
 
 FAST = (Stage(6.0, 4, 2, 100.0), Stage(3.0, 5, 2, 100.0), Stage(1.5, 8, 1, 45.0))
-FINE = (Stage(6.0, 4, 2, 100.0), Stage(3.0, 5, 2, 100.0), Stage(1.5, 8, 2, 100.0))
-SINGLE = (Stage(6.0, 4, 2, 100.0), Stage(3.0, 5, 2, 100.0), Stage(1.5, 8, 1, 45.0))
+FINE = (Stage(6.0, 4, 2, 100.0), Stage(3.0, 5, 2, 100.0), Stage(1.5, 8, 2, 60.0))
+SINGLE = (Stage(6.0, 4, 3, 100.0), Stage(3.0, 5, 1, 100.0), Stage(1.5, 8, 1, 45.0))
+"""``FAST`` and ``SINGLE`` aim at 50 ms for two views and 25 ms for one, ``FINE`` at 150 ms (figures: Docs/verification/tracking.json)."""
+LEAST_SIMILARITY = 0.2
+"""Below this a view shows something else, whatever is usual."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +210,9 @@ class Tracker:
         if images is not None:
             self._images = list(images)
         self.pose = self.start = check_rigid(pose, "registered pose")
-        self._usual: np.ndarray | None = None
         self._lost = 0
         self._prepare()
+        self._usual = self._similarity_now()
 
     def update(self, images: Sequence[XrayImage | np.ndarray]) -> TrackResult:
         """The pose in new frames, one per view in the same order: X-rays, or just pixels (rows, columns) with bone bright.
@@ -221,11 +224,8 @@ class Tracker:
         """
         cpu, wall = time.thread_time(), time.perf_counter()
         pixels = self._pixels(images)
-        reduced = [f.reduced(p) for f, p in zip(self._frames, pixels, strict=True)]
         state, similarity = "lost", (0.0,) * len(pixels)
-        if all(np.isfinite(r).all() and np.ptp(r) > 0 for r in reduced):  # not blank: the beam is on
-            for layer in self._layers:
-                layer.fill(reduced)
+        if self._fill(pixels):
             pose, similarity = self._search() if self._lost else self._follow(self.pose, self._layers)
             state = self._judge(pose, np.array(similarity))
         else:
@@ -282,6 +282,21 @@ class Tracker:
             self._prepare()
         return [image.pixels if isinstance(image, XrayImage) else np.asarray(image, np.float32) for image in images]
 
+    def _fill(self, pixels: list[np.ndarray]) -> bool:
+        """Put a frame into every stage; False when a picture is blank (beam off) or broken."""
+        reduced = [f.reduced(p) for f, p in zip(self._frames, pixels, strict=True)]
+        if not all(np.isfinite(r).all() and np.ptp(r[f.small_mask]) > 0 for r, f in zip(reduced, self._frames, strict=True)):
+            return False
+        for layer in self._layers:
+            layer.fill(reduced)
+        return True
+
+    def _similarity_now(self) -> np.ndarray | None:
+        """What the pictures that the tracker was made with reach at the registered pose: the first idea of what is usual."""
+        if not self._fill([image.pixels for image in self._images]):
+            return None
+        return np.array(self._layers[-1].level.evaluate(self.pose, apply(self.pose, self.target), derivatives=False).similarity)
+
     # ---- one frame --------------------------------------------------------------------------------------------------
     def _ray(self) -> np.ndarray:
         ray = apply(self.pose, self.target) - self._images[0].view.source_mm
@@ -322,12 +337,12 @@ class Tracker:
         reach = np.inf if self._lost else options.jump_mm
         share = options.again_share if self._lost else options.lost_share
         far = np.linalg.norm(jump[3:]) > reach or np.degrees(np.linalg.norm(jump[:3])) > options.jump_deg
-        if not np.isfinite(pose).all() or far or (similarity < np.maximum(share * usual, 0.1)).any():
+        if not np.isfinite(pose).all() or far or (similarity < np.maximum(share * usual, LEAST_SIMILARITY)).any():
             self._lost += 1
             return "lost"
         state, self._lost = ("reacquired" if self._lost else "ok"), 0
         self.pose = pose
-        self._usual = similarity if self._usual is None else 0.95 * self._usual + 0.05 * similarity
+        self._usual = usual + np.where(similarity > usual, 0.2, 0.05) * (similarity - usual)
         self._look_beyond_again()
         return state
 
