@@ -145,6 +145,24 @@ class RecordKeeper:
         self.journal.remove()
 
 
+def keep_safe(record: ProcedureRecord, folder: str | Path | None = None) -> str | None:
+    """Journal the record as it is now, beginning a journal when it has none: call it after the first event, and it is harmless to repeat.
+
+    Returns
+    -------
+    str or None
+        A sentence for the user when not everything is on disk (it is kept in memory and tried again), else None.
+    """
+    try:
+        if record.keeper is None:
+            RecordKeeper.start(record, folder)
+        else:
+            record.keeper.store(record)
+    except FluoroGuideError as error:
+        return f"The procedure is not journalled. {error}"
+    return record.keeper.problem
+
+
 def saved_in(path: str | Path, state: dict) -> bool:
     """Whether a saved file holds this state of a record: all of it (``.json``, ``.mrb``), or its mark (``.html``, see :func:`state_mark`)."""
     path = Path(path)

@@ -34,7 +34,18 @@ CARET_NAME = re.compile(r"[^\W\d_][\w'-]*\^[\w'^.=-]*", re.UNICODE)
 FILE_NAME = re.compile(
     r"(?:[A-Za-z]:)?[^\s\"'<>|]*\.(?:dcm|ima|dicom|png|jpe?g|tiff?|bmp|nii(?:\.gz)?|nrrd|nhdr|mh[ad]|mrb|mrml|avi|mp4)\b", re.IGNORECASE,
 )
-FOLDERS = re.compile(r"(?:(?:[A-Za-z]:)?[\\/](?:[^\s\\/\"'<>|:;,]+[\\/])+[^\s\\/\"'<>|:;,]*)")
+_PART = r"[^\s\\/\"'<>|:;,()]"
+FOLDERS = re.compile(rf"(?<![^\s\"'(=:,;])(?:file:|[A-Za-z]:)?[\\/]{{1,3}}(?:{_PART}+[\\/]+)+{_PART}*")
+
+
+_VERDICTS = ("pass", "warn", "fail")
+FIXED_WORDS = {
+    "laterality": ("left", "right", "bilateral", "midline"), "verdict": _VERDICTS, "registration_verdict": _VERDICTS, "method": ("manual", "automatic"),
+    "kind": ("fluoroscopy", "acquisition", "unknown"), "source": ("rdsr", "image headers", "manual"), "plane": ("A", "B", "single"),
+    "fluoroscopy_time_source": ("reported", "added up from events", "manual"), "scale": ("NRS", "VAS"), "when": ("before", "after"),
+    "severity": ("minor", "major"), "burned_in": ("no", "yes", "unknown"), "format": ("fluoroguide-record", "fluoroguide-plan", "fluoroguide-case"),
+}
+"""Values that the schema allows under a key."""
 
 
 # ---- pseudonyms -------------------------------------------------------------------------------------------------------
@@ -124,13 +135,17 @@ class Scrubber:
                 text = pattern.sub(REMOVED, text)
         return text
 
-    def data(self, value: object) -> object:
-        """Nested plain data without identifiers; keys stay, except those of ``outlines`` and the like that people name."""
+    def data(self, value: object, key: str = "") -> object:
+        """Nested plain data without identifiers.
+
+        Keys stay, except the names of outlines, which people write; so do the words of the schema itself: a patient called Left
+        must not cost a record its laterality.
+        """
         if isinstance(value, str):
-            return self.text(value)
+            return value if value in FIXED_WORDS.get(key, ()) else self.text(value)
         if isinstance(value, dict):
-            return {self.text(k): self.data(v) for k, v in value.items()}
-        return [self.data(v) for v in value] if isinstance(value, (list, tuple)) else value
+            return {self.text(k) if key == "outlines" else k: self.data(v, k) for k, v in value.items()}
+        return [self.data(v, key) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _pattern(word: str) -> str:

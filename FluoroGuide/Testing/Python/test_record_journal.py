@@ -17,7 +17,7 @@ from record_cases import record_with
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.record import journal as journal_module
 from FluoroGuideLib.record.journal import SUFFIX, Journal, locked, parse_journal, read_journal
-from FluoroGuideLib.record.keeper import RecordKeeper, apply_changes, changes, journals, recover, saved_in
+from FluoroGuideLib.record.keeper import RecordKeeper, apply_changes, changes, journals, keep_safe, recover, saved_in
 from FluoroGuideLib.record.record import ProcedureRecord, write_record
 from FluoroGuideLib.record.report import write_report
 
@@ -286,6 +286,17 @@ def test_a_journal_goes_only_when_saved_and_agreed(tmp_path: Path) -> None:
     assert keeper.journal.path.exists()
     keeper.discard(page, agreed=True)
     assert not keeper.journal.path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    record = record_with(1)
+    assert "not journalled" in keep_safe(record, tmp_path / "file" / "journals")
+    record.add_pain("after", 3)
+    assert keep_safe(record, tmp_path / "journals") is None  # the next try begins with everything
+    assert keep_safe(record) is None
+    assert recover(record.keeper.journal.path).record.to_dict() == record.to_dict()
+    record.keeper.journal.close()
 
 
 @posix

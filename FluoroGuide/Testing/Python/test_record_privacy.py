@@ -18,6 +18,8 @@ from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.record.export import export_record
 from FluoroGuideLib.record.key_images import KeyImage
 from FluoroGuideLib.record.privacy import Scrubber, identifiers_of, installation_secret, masked_picture, patient_key, without_identifiers
+from FluoroGuideLib.record.record import ProcedureRecord
+from FluoroGuideLib.record.schema import problems
 
 NAME, NUMBER, BIRTH, ACCESSION, UID = "DOEPLANTED^JANEPLANTED", "PID-998877", "19510203", "ACC445566", "1.2.826.0.1.3680043.8.498.771122.9"
 PLANTED = ("doeplanted", "janeplanted", "998877", "19510203", "1951-02-03", "445566", "771122")
@@ -148,7 +150,8 @@ def test_words_are_found_however_they_are_written() -> None:
     scrub = Scrubber(words).text
     for text in ("Doeplanted, Janeplanted", "doeplanted_janeplanted.dcm", "JANEPLANTED", "born 03.02.1951", "pid 998877", NUMBER, UID):
         assert not found_in(scrub(text).encode()), text
-    clean = "Tip 1.2 mm left at L4/L5, 22G, dose 0.5 Gy.cm2, version 1.2.3, 10:15, 40 mg/ml, and/or, AP/lateral, view 1"
+    assert scrub('"/a/b/c d/e.nrrd" C:\\x\\y file:///a/b (/q/r/s)') == '"[removed] [removed]" [removed] [removed] ([removed])'
+    clean = "0.1 mg/kg/h, Tip 1.2 mm left at L4/L5, 22G, dose 0.5 Gy.cm2, version 1.2.3, 10:15, 40 mg/ml, and/or, AP/lateral, view 1"
     assert scrub(clean) == clean
     assert scrub("ID 4998877001") == "ID 4998877001"  # another number that holds the digits by chance
 
@@ -159,6 +162,13 @@ def test_without_identifiers_leaves_a_clean_record_as_it_is() -> None:
     assert cleaned["plan"].pop("volume_name") == "Volume"
     data["plan"].pop("volume_name")
     assert cleaned == data
+
+
+def test_a_patient_named_like_a_word_of_the_schema_breaks_nothing() -> None:
+    data = without_identifiers(record_with(2).to_dict(), ["Left^Pass", "notes", "manual", "fluoroscopy", "ct", "record"])
+    assert problems(data) == []
+    assert data["laterality"] == "left"
+    assert ProcedureRecord.from_dict(data).to_dict() == data
 
 
 def test_pseudonyms_need_the_installation_s_secret(tmp_path: Path) -> None:
