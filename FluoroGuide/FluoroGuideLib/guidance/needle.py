@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import FluoroGuideError
-from .align2d import Template, shrink
+from .align2d import shrink
 from .needle_line import Line, Segment, measure, straighten
 from .needle_model import THRESHOLD, confidence
 
@@ -73,6 +73,7 @@ class NeedleFinding:
 def find_needle(
     pixels: np.ndarray, mask: np.ndarray | None = None, mm_per_px: float = 0.2, *, planned_px: np.ndarray | None = None,
     free: np.ndarray | None = None, near: NeedleFinding | None = None, threshold: float | None = None,
+    candidates: int = CANDIDATES,
 ) -> NeedleFinding:
     """Find one needle.
 
@@ -91,6 +92,8 @@ def find_needle(
         An earlier frame of the same view without the needle: it is aligned and subtracted.
     near
         The finding of the frame before: looked for there first.
+    candidates
+        How many lines are looked at closely; 0: only ``near``.  Bounds the work per frame.
     threshold
         Confidence from which a needle is claimed; the model's own by default.
 
@@ -108,12 +111,13 @@ def find_needle(
         planned_px = np.asarray(planned_px, float)
         direction = planned_px[1] - planned_px[0]
     if near is not None and near.found:
-        segment = _segment(pixels, valid, Line(near.tip_px, near.direction), mm_per_px, 5.0)
+        # t counts from the last tip: the shaft lies behind it, and a needle advances by millimetres
+        segment = _segment(pixels, valid, Line(near.tip_px, near.direction), mm_per_px, 5.0, (-90.0 / mm_per_px, 25.0 / mm_per_px))
         finding = _finding(segment, mm_per_px, near.direction, threshold, planned_px, middle_px) if segment else None
         if finding is not None and finding.found:
             return finding
     best = NeedleFinding(False, reason="No line in the picture looks like a needle.")
-    for segment in segments(pixels, valid, mm_per_px, planned_px):
+    for segment in segments(pixels, valid, mm_per_px, planned_px, candidates):
         finding = _finding(segment, mm_per_px, direction, threshold, planned_px, middle_px)
         if (finding.found, finding.confidence) > (best.found, best.confidence):
             best = finding
@@ -131,7 +135,8 @@ def refine_click(
         toward = tip_px - np.asarray(shaft_px, float)
         lines = [Line(tip_px, toward / max(np.linalg.norm(toward), 1e-9))]
     else:
-        lines = [line for line in rough_lines(pixels, valid, mm_per_px, None, around=tip_px) if abs((tip_px - line.point_px) @ line.normal) < CLICK_REACH_PX]
+        near = rough_lines(pixels, valid, mm_per_px, None, around=tip_px)
+        lines = [line for line in near if abs((tip_px - line.point_px) @ line.normal) < CLICK_REACH_PX]
     for line in lines:
         segment = _segment(pixels, valid, line, mm_per_px, 8.0)
         for which in (0, 1) if segment else ():
@@ -142,7 +147,8 @@ def refine_click(
         _, segment, which = min(options, key=lambda o: o[0])
         return _as_finding(segment, which, 1.0, "Refined from the user's click.")
     if shaft_px is None:
-        return NeedleFinding(False, tip_px, confidence=1.0, tip_sigma_px=2.0, reason="Only the clicked tip is known; click a second point of the shaft.")
+        why = "Only the clicked tip is known; click a second point of the shaft."
+        return NeedleFinding(False, tip_px, confidence=1.0, tip_sigma_px=2.0, reason=why)
     toward = tip_px - np.asarray(shaft_px, float)
     return NeedleFinding(
         True, tip_px, np.asarray(shaft_px, float), toward / np.linalg.norm(toward), 2.0, float(np.degrees(2.0 / np.linalg.norm(toward))), 1.0, 0.0,
@@ -152,19 +158,10 @@ def refine_click(
 
 def subtracted(pixels: np.ndarray, valid: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The frame minus an aligned needle-free one, and where both are known."""
-    from scipy.ndimage import map_coordinates
+    from .subtraction import subtract
 
-    if free.shape != pixels.shape:
-        raise FluoroGuideError("The needle-free frame has another size", f"{free.shape}, {pixels.shape}", "Use frames of one run")
-    weight = valid.astype(np.float32)
-    found = Template(free, weight, mask=valid).find(pixels, mask=valid)
-    rows, columns = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
-    c, s = np.cos(-found.rotation_rad), np.sin(-found.rotation_rad)
-    x, y = columns - found.center_px[0] - found.shift_px[0], rows - found.center_px[1] - found.shift_px[1]
-    at = [found.center_px[1] + s * x + c * y, found.center_px[0] + c * x - s * y]
-    back = map_coordinates(free, at, order=1, mode="nearest", prefilter=False)
-    known = map_coordinates(weight, at, order=0, mode="constant", cval=0, prefilter=False) > 0
-    return (pixels - back).astype(np.float32), valid & known
+    difference, known, _ = subtract(pixels, free, valid)
+    return difference, known
 
 
 def field_middle(valid: np.ndarray) -> np.ndarray:
@@ -174,20 +171,29 @@ def field_middle(valid: np.ndarray) -> np.ndarray:
 
 
 # ---- candidates -------------------------------------------------------------------------------------------------
-def segments(pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None = None) -> list[Segment]:
+def segments(
+    pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None = None, candidates: int = CANDIDATES,
+) -> list[Segment]:
     """The measured lines of a frame, the strongest first; for :func:`find_needle` and for the model's training."""
     result: list[Segment] = []
-    for line in rough_lines(pixels, valid, mm_per_px, planned_px):
+    for line in rough_lines(pixels, valid, mm_per_px, planned_px, candidates=candidates) if candidates else ():
         segment = _segment(pixels, valid, line, mm_per_px, 7.0)
         if segment is not None and not any(_same(segment, other) for other in result):
             result.append(segment)
     return result
 
 
-def _segment(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, reach_px: float) -> Segment | None:
-    rough = straighten(pixels, valid, line, reach_px)
+def _segment(
+    pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, reach_px: float, part: tuple[float, float] | None = None,
+) -> Segment | None:
+    rough = straighten(pixels, valid, line, reach_px, part)
     if rough is None:
         return None
+    if part is not None:  # followed from frame to frame: one close look is enough
+        again = measure(pixels, valid, rough[0], mm_per_px, part)
+        if again is not None:
+            again.features["rms_px"] = rough[1]
+        return again
     segment = measure(pixels, valid, rough[0], mm_per_px)
     if segment is None:
         return None
@@ -215,6 +221,7 @@ def _same(a: Segment, b: Segment) -> bool:
 
 def rough_lines(
     pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None, around: np.ndarray | None = None,
+    candidates: int = CANDIDATES,
 ) -> list[Line]:
     """Lines by votes of ridge pixels, in full-resolution pixels, the strongest first."""
     factor = 2 if mm_per_px < 0.3 else 1
@@ -228,7 +235,7 @@ def rough_lines(
     if planned_px is not None:
         keep = _near_plan(columns, rows, angle, low, factor, planned_px, mm_per_px)
         rows, columns, weight, angle = rows[keep], columns[keep], weight[keep], angle[keep]
-    lines = _vote(columns.astype(float), rows.astype(float), weight, angle, small.shape)
+    lines = _vote(columns.astype(float), rows.astype(float), weight, angle, small.shape, candidates)
     return [Line(np.asarray(low) + (p + 0.5) * factor - 0.5, d) for p, d in lines]
 
 
@@ -280,7 +287,7 @@ def _near_plan(
     return (across < PLAN_REACH_MM) & (turn < np.radians(PLAN_ANGLE_DEG + 10))
 
 
-def _vote(x: np.ndarray, y: np.ndarray, weight: np.ndarray, angle: np.ndarray, shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _vote(x: np.ndarray, y: np.ndarray, weight: np.ndarray, angle: np.ndarray, shape: tuple[int, int], candidates: int) -> list[tuple]:
     """(point, direction) of the strongest lines: Hough transform where a pixel votes for directions near its own."""
     from scipy.ndimage import gaussian_filter
 
@@ -297,7 +304,7 @@ def _vote(x: np.ndarray, y: np.ndarray, weight: np.ndarray, angle: np.ndarray, s
     rho = np.round((x - cx)[:, None] * np.cos(phi) + (y - cy)[:, None] * np.sin(phi)).astype(int) + bins // 2
     index, votes_of = k * bins + np.clip(rho, 0, bins - 1), weight[:, None] * bell
     alive = np.ones(len(x), bool)
-    for _ in range(CANDIDATES):
+    for _ in range(candidates):
         votes = np.bincount(index[alive].ravel(), votes_of[alive].ravel(), 180 * bins).reshape(180, bins)
         smooth = gaussian_filter(votes, (0.7, 0.8), mode=("wrap", "constant"))
         score = smooth - gaussian_filter(votes, (0, 12), mode="constant")

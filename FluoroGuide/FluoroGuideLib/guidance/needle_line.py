@@ -74,20 +74,31 @@ class Segment:
 class Strip:
     """The picture along a line: ``values`` (T, S), NaN outside the mask."""
 
-    def __init__(self, pixels: np.ndarray, valid: np.ndarray, line: Line, half: float = HALF_WIDTH_PX) -> None:
+    def __init__(
+        self, pixels: np.ndarray, valid: np.ndarray, line: Line, half: float = HALF_WIDTH_PX, part: tuple[float, float] | None = None,
+    ) -> None:
         from scipy.ndimage import map_coordinates
 
         self.line = line
         low, high = _span(line, pixels.shape)
+        if part is not None:
+            low, high = max(low, part[0]), min(high, part[1])
         self.t = np.arange(np.ceil(low), np.floor(high) + 1)
         self.s = np.arange(-half, half + STEP_S / 2, STEP_S)
         at = line.at(self.t[:, None] + 0 * self.s, 0 * self.t[:, None] + self.s)
         where = [at[..., 1], at[..., 0]]
         values = map_coordinates(pixels, where, order=1, mode="nearest", prefilter=False)
-        known = map_coordinates(valid, where, order=0, mode="constant", cval=0, prefilter=False) > 0
+        known = _known(valid, where)
         self.values, self.known = values, known
         middle = known[:, np.abs(self.s) <= 4].all(1)
         self.usable = middle & (known.mean(1) > 0.8)
+
+
+def _known(valid: np.ndarray, where: list[np.ndarray]) -> np.ndarray:
+    """Whether the nearest pixels of places (row, column) are valid; False outside the picture."""
+    r, c = np.rint(where[0]).astype(np.int32), np.rint(where[1]).astype(np.int32)
+    inside = (r >= 0) & (c >= 0) & (r < valid.shape[0]) & (c < valid.shape[1])
+    return inside & valid[np.clip(r, 0, valid.shape[0] - 1), np.clip(c, 0, valid.shape[1] - 1)]
 
 
 def _span(line: Line, shape: tuple[int, int]) -> tuple[float, float]:
@@ -113,11 +124,13 @@ def response(values: np.ndarray, width_px: float) -> np.ndarray:
     return convolve1d(values, kernel, axis=1, mode="nearest")
 
 
-def straighten(pixels: np.ndarray, valid: np.ndarray, line: Line, reach_px: float, near: tuple[float, float] | None = None) -> tuple[Line, float] | None:
+def straighten(
+    pixels: np.ndarray, valid: np.ndarray, line: Line, reach_px: float, near: tuple[float, float] | None = None,
+) -> tuple[Line, float] | None:
     """The line through the ridge centres near a rough line, and their rms distance from it; None when there are none."""
     from scipy.ndimage import gaussian_filter1d
 
-    strip = Strip(pixels, valid, line)
+    strip = Strip(pixels, valid, line, max(reach_px + 8.0, 10.0), near)
     part = strip.usable if near is None else strip.usable & (strip.t >= near[0]) & (strip.t <= near[1])
     if part.sum() < 30:
         return None
@@ -162,9 +175,9 @@ def _mode_line(t: np.ndarray, offset: np.ndarray, weight: np.ndarray, reach: flo
     return fit
 
 
-def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float) -> Segment | None:
-    """Find where metal begins and ends on a straightened line; None when nothing there looks like metal."""
-    strip = Strip(pixels, valid, line)
+def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, part: tuple[float, float] | None = None) -> Segment | None:
+    """Find where metal begins and ends on a straightened line (within ``part``); None when nothing there looks like metal."""
+    strip = Strip(pixels, valid, line, part=part)
     if strip.usable.sum() < 40:
         return None
     width = _width(strip)
@@ -192,6 +205,8 @@ def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float)
         cut.append(bool(at_border))
         hubs.append(0.0 if at_border else _hub(pixels, valid, line, end, 1 if side else -1, mm_per_px))
     features = _features(strip, r, core, noise, found, level, width, mm_per_px)
+    on = [_beyond(strip, r, end, 1 if k else -1, level, mm_per_px) for k, end in enumerate(ends) if not cut[k]]
+    features["beyond"] = min(on, default=0.0)
     return Segment(line, tuple(ends), tuple(sigmas), tuple(offsets), tuple(cut), tuple(hubs), width, level, features)
 
 
@@ -256,7 +271,9 @@ def _interval(core: np.ndarray, noise: np.ndarray, usable: np.ndarray) -> tuple[
     return found
 
 
-def _end(strip: Strip, r: np.ndarray, noise: np.ndarray, found: tuple[int, int], side: int, width: float, mm_per_px: float) -> tuple[float, float, float]:
+def _end(
+    strip: Strip, r: np.ndarray, noise: np.ndarray, found: tuple[int, int], side: int, width: float, mm_per_px: float,
+) -> tuple[float, float, float]:
     """t of one end, its standard deviation, and its offset across (a bend).
 
     The end is where a contrast that falls to zero over the bevel fits best; all bevel lengths that fit share the answer.
@@ -269,9 +286,8 @@ def _end(strip: Strip, r: np.ndarray, noise: np.ndarray, found: tuple[int, int],
     reach = (u > 0) & (u < bend_px + 6 / mm_per_px) & strip.usable
     if reach.sum() < 12:
         return float(rough), 3.0, 0.0
-    inner = slice(*sorted((found[side], found[1 - side])))
-    level = np.median(_contrast_along(strip, r, 0 * u)[inner][-int(40 / mm_per_px) :] if side else _contrast_along(strip, r, 0 * u)[inner][: int(40 / mm_per_px)])
-    level = max(float(level), 1e-9)
+    straight, reach_px = _contrast_along(strip, r, 0 * u)[found[0] : found[1]], int(40 / mm_per_px)
+    level = max(float(np.median(straight[-reach_px:] if side else straight[:reach_px])), 1e-9)
     best, curve = -np.inf, 0 * u
     top = min(9.0, 0.12 * bend_px)
     for amount in np.linspace(-top, top, 19):
@@ -287,7 +303,9 @@ def _end(strip: Strip, r: np.ndarray, noise: np.ndarray, found: tuple[int, int],
     return end, sigma, float(curve[k])
 
 
-def _edge(strip: Strip, core: np.ndarray, noise: np.ndarray, found: tuple[int, int], side: int, level: float, width: float, mm_per_px: float) -> tuple[float, float]:
+def _edge(
+    strip: Strip, core: np.ndarray, noise: np.ndarray, found: tuple[int, int], side: int, level: float, width: float, mm_per_px: float,
+) -> tuple[float, float]:
     sign = 1 if side == 1 else -1
     rough = strip.t[found[side]]
     window = (np.abs(strip.t - rough) < 10 / mm_per_px) & strip.usable
@@ -310,6 +328,20 @@ def _edge(strip: Strip, core: np.ndarray, noise: np.ndarray, found: tuple[int, i
     return sign * mean, sigma
 
 
+def _beyond(strip: Strip, r: np.ndarray, end: float, sign: int, level: float, mm_per_px: float) -> float:
+    """Contrast, in parts of the line's, that goes on beyond an end on a curve: a bent wire does, a needle does not."""
+    u = sign * (strip.t - end) * mm_per_px
+    part = (u > 2.0) & (u < 9.0) & strip.usable
+    if part.sum() < 0.5 * 7.0 / mm_per_px:
+        return 0.0
+    best, limit = 0.0, HALF_WIDTH_PX - 3.0
+    for start_mm in (8.0, 16.0):
+        for amount in np.linspace(-limit, limit, 17):
+            curve = amount * ((u + start_mm) / (9.0 + start_mm)) ** 2
+            best = max(best, float(np.mean(_contrast_along(strip, r, np.clip(curve, -limit, limit))[part])))
+    return best / max(level, 1e-9)
+
+
 def _hub(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, sign: int, mm_per_px: float) -> float:
     """Sigmas of a shadow about 5 mm wide that goes on for 15 mm beyond an end (negative: a light band)."""
     from scipy.ndimage import map_coordinates
@@ -319,8 +351,7 @@ def _hub(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, sign: in
     s = np.arange(-9.0 / mm_per_px, 9.0 / mm_per_px + step / 2, step)
     at = line.at(t[:, None] + 0 * s, 0 * t[:, None] + s)
     where = [at[..., 1], at[..., 0]]
-    known = map_coordinates(valid, where, order=0, mode="constant", cval=0, prefilter=False) > 0
-    known = known.all(1)
+    known = _known(valid, where).all(1)
     if known.sum() < 0.5 * len(t):
         return 0.0
     values = map_coordinates(pixels, where, order=1, mode="nearest", prefilter=False)[known]
@@ -329,7 +360,9 @@ def _hub(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, sign: in
     return float(np.mean(rise) / (np.std(rise) / np.sqrt(max(len(rise) / 4, 1)) + 0.004))
 
 
-def _features(strip: Strip, r: np.ndarray, core: np.ndarray, noise: np.ndarray, found: tuple[int, int], level: float, width: float, mm_per_px: float) -> dict:
+def _features(
+    strip: Strip, r: np.ndarray, core: np.ndarray, noise: np.ndarray, found: tuple[int, int], level: float, width: float, mm_per_px: float,
+) -> dict:
     """What tells a needle from a rib, a wire or a shutter."""
     part = slice(found[0], found[1] + 1)
     length = (found[1] - found[0]) * mm_per_px

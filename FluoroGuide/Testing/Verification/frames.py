@@ -55,9 +55,14 @@ def have_thorax() -> bool:
 @functools.cache
 def projector(name: str) -> object:
     """The CT ready for projection."""
+    import SimpleITK as sitk
+
     from FluoroGuideLib.projection.joseph import Projector
 
-    return Projector(volume(name).image)
+    # The patient goes on beyond the scan: its first and last slices are repeated, else the cut would draw steps and lines.
+    image = volume(name).image
+    more = [0, 0, int(np.ceil(140.0 / image.GetSpacing()[2]))]
+    return Projector(sitk.ZeroFluxNeumannPad(image, more, more))
 
 
 @dataclass(eq=False)
