@@ -32,6 +32,10 @@ _JPEG = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)}
 _PIXEL_TAGS = {(0x7FE0, 0x0010)}
 
 
+class _BeyondEnd(Exception):
+    """More bytes promised than there are.  Not an ``EOFError``: pydicom takes that for the end of the object."""
+
+
 class _Bounded(io.RawIOBase):
     """A stream that raises instead of promising more bytes than it holds (pydicom would allocate them first)."""
 
@@ -42,7 +46,7 @@ class _Bounded(io.RawIOBase):
     def read(self, count: int = -1) -> bytes:
         left = self._size - self._stream.tell()
         if count is None or count < 0 or count > max(left, 64):
-            raise EOFError(f"{count} bytes wanted, {left} left")
+            raise _BeyondEnd(f"{count} bytes wanted, {left} left")
         return self._stream.read(count)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -108,7 +112,7 @@ def open_dicom(path: str | Path) -> DicomFile:
             return _parse(path, stream, size)
     except FluoroGuideError:
         raise
-    except EOFError:
+    except _BeyondEnd:
         raise FluoroGuideError("The DICOM file ends within its header", path.name, "Copy or export it again") from None
     except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user
         raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
