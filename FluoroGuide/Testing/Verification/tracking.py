@@ -105,10 +105,12 @@ def case(seed: int) -> dict:
 
 def summarize(results: list[dict]) -> dict:
     """Medians and 95th percentiles per tracker, all cases and per subject."""
+    def spread(values: list[float]) -> dict:
+        return {"median": round(float(np.median(values)), 3), "p95": round(float(np.quantile(values, 0.95)), 3)}
+
     def figures(rows: list[dict]) -> dict:
         keys = [k for k in ("mtre_mm", "mrpd_mm", "cpu_ms", "wall_ms") if k in rows[0]]
-        found = {k: {"median": round(float(np.median([r[k] for r in rows])), 3), "p95": round(float(np.quantile([r[k] for r in rows], 0.95)), 3)} for k in keys}
-        return {"cases": len(rows), "ok": sum(r["ok"] for r in rows), **found}
+        return {"cases": len(rows), "ok": sum(r["ok"] for r in rows), **{k: spread([r[k] for r in rows]) for k in keys}}
 
     summary: dict = {"start_mtre_mm_median": round(float(np.median([r["start_mtre_mm"] for r in results])), 2)}
     for label in ("fast", "fine", "single", "far"):
