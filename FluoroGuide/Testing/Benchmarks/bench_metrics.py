@@ -13,12 +13,16 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.register import MovingVolume, Options
 from FluoroGuideLib.registration.similarity import FixedView, Level
 
-SEEDS = range(100, 106)
-DOF = ("rotation x", "rotation y", "rotation z", "shift x", "shift y", "shift z")
+SEEDS = range(100, 104)
+AXES = ("rotation x", "rotation y", "rotation z", "shift x", "shift y", "shift z")
+DIRECTIONS = 6
+"""Random lines on which rotation and shift change together."""
 WIDE = np.linspace(-40, 40, 41)
 """Steps of 2 mm (shifts) or half as many degrees (rotations) at 3 mm pixels: the valley's width."""
-NARROW = np.linspace(-3, 3, 25)
-"""Steps of 0.25 mm or degrees at 1.5 mm pixels: the bottom's place."""
+NARROW = np.linspace(-3, 3, 13)
+"""Steps of 0.5 mm or half as many degrees at 1.5 mm pixels: the bottom's place."""
+MOVED_MM, MOVED = 8.0, np.linspace(-10, 10, 21)
+"""The surroundings have moved; steps of 1 mm along the three shifts at 1.5 mm pixels."""
 DEGREES_PER_STEP_MM = 0.5
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -98,19 +102,29 @@ def _ours(level: Level, fixed: FixedView, moving: np.ndarray) -> float:
     return float((fixed.weight * np.log1p(residual**2 / level.cauchy2)).sum() / max(fixed.weight.sum(), 1e-9))
 
 
-def curves(level: Level, truth: np.ndarray, center_mm: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """Metric -> costs (6, steps), the mean of the views; all measures see the same pixels and the same DRRs."""
-    result = {name: np.zeros((6, len(steps))) for name in METRICS}
-    for dof in range(6):
+def axes() -> np.ndarray:
+    """The six axes (6, 6): one millimetre of shift, or half a degree."""
+    return np.diag([np.radians(DEGREES_PER_STEP_MM)] * 3 + [1.0] * 3)
+
+
+def random_directions(rng: np.random.Generator) -> np.ndarray:
+    """Random unit shifts, each with half a degree about a random axis, (N, 6)."""
+    turn, shift = rng.normal(size=(2, DIRECTIONS, 3))
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (turn, shift)]
+    return np.hstack([np.radians(DEGREES_PER_STEP_MM) * unit[0], unit[1]])
+
+
+def curves(level: Level, truth: np.ndarray, center_mm: np.ndarray, lines: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """Metric -> costs (lines, steps), the mean of the views; all measures see the same pixels and the same DRRs."""
+    result = {name: np.zeros((len(lines), len(steps))) for name in METRICS}
+    for row, line in enumerate(lines):
         for number, step in enumerate(steps):
-            xi = np.zeros(6)
-            xi[dof] = np.radians(step * DEGREES_PER_STEP_MM) if dof < 3 else step
-            pose = perturb(truth, xi, center_mm)
+            pose = perturb(truth, step * line, center_mm)
             for fixed in level.views:
                 moving = level.projector.project(fixed.view, pose, fixed.rays, fixed.distances)
                 for name, metric in METRICS.items():
                     cost = _ours(level, fixed, moving) if metric is None else metric(moving, fixed.pixels, fixed.weight)
-                    result[name][dof, number] += cost / len(level.views)
+                    result[name][row, number] += cost / len(level.views)
     return result
 
 
@@ -135,17 +149,26 @@ def bottom(costs: np.ndarray, steps: np.ndarray) -> float:
     return float(abs(steps[i] + (steps[1] - steps[0]) * 0.5 * (a - c) / max(a - 2 * b + c, 1e-20)))
 
 
+def _level(moving: MovingVolume, case: Case, number: int) -> tuple[Level, np.ndarray]:
+    """A level of the default pyramid on the pixels that the scan covers at the true pose, and the centre of rotation."""
+    spec, center = Options().levels[number], apply(case.truth, case.target)
+    level = Level(moving.projector(spec.pixel_mm), case.images, center, spec.pixel_mm, spec.radius)
+    return level.without_unknown(moving.beyond(), case.truth), center
+
+
 def run(quick: bool = False) -> dict:
-    """All cases."""
-    coarse, fine = Options().levels[1], Options().levels[2]
-    found: dict[str, dict[str, list]] = {name: {"width": [], "bottom": []} for name in METRICS}
+    """All cases: metric -> kind -> one list of figures per case."""
+    found: dict[str, dict[str, list]] = {name: {"width": [], "joint": [], "bottom": [], "moved": []} for name in METRICS}
+    moving = None
     for seed in list(SEEDS)[:1] if quick else SEEDS:
-        case = Case(seed)
-        moving, center = MovingVolume(case.volume), apply(case.truth, case.target)
-        for kind, spec, steps, measure in (("width", coarse, WIDE, width), ("bottom", fine, NARROW, bottom)):
-            level = Level(moving.projector(spec.pixel_mm), case.images, center, spec.pixel_mm, spec.radius)
-            level = level.without_unknown(moving.beyond(), case.truth)
-            for name, costs in curves(level, case.truth, center, steps).items():
+        still, disturbed = Case(seed), Case(seed, moved_mm=MOVED_MM)
+        moving = moving or MovingVolume(still.volume)
+        for kind, case, number, lines, steps, measure in (
+            ("width", still, 1, axes(), WIDE, width), ("joint", still, 1, random_directions(np.random.default_rng(seed)), WIDE, width),
+            ("bottom", still, 2, axes(), NARROW, bottom), ("moved", disturbed, 2, axes()[3:], MOVED, bottom),
+        ):
+            level, center = _level(moving, case, number)
+            for name, costs in curves(level, case.truth, center, lines, steps).items():
                 found[name][kind].append([measure(c, steps) for c in costs])
         print(f"case {seed} done", flush=True)
     return found
@@ -153,28 +176,25 @@ def run(quick: bool = False) -> dict:
 
 def markdown(result: dict) -> str:
     """The section of ``Docs/benchmarks.md``."""
-    rows = []
+    units = np.array([DEGREES_PER_STEP_MM] * 3 + [1.0] * 3)
+    rows, by_axis = [], []
     for name in METRICS:
-        wide, deep = np.array(result[name]["width"]), np.array(result[name]["bottom"])
-        wide[:, :3] *= DEGREES_PER_STEP_MM
-        deep[:, :3] *= DEGREES_PER_STEP_MM
-        row: list[object] = [name]
-        for values in (wide, deep):
-            row += [float(np.median(values[:, :3])), float(np.median(values[:, 3:]))]
-        row += [float(wide[:, :3].min()), float(wide[:, 3:].min()), float(deep[:, 3:].max())]
-        rows.append(row)
-    header = ["measure", "width °", "width mm", "bottom °", "bottom mm", "least width °", "least width mm", "worst bottom mm"]
-    by_dof = []
-    for name in METRICS:
-        wide = np.array(result[name]["width"])
-        wide[:, :3] *= DEGREES_PER_STEP_MM
-        by_dof.append([name, *[float(v) for v in np.median(wide, 0)]])
+        wide, joint, deep, moved = (np.array(result[name][k]) for k in ("width", "joint", "bottom", "moved"))
+        deep = deep * units
+        rows.append([
+            name, *[float(f(joint)) for f in (np.median, np.min)], *[float(np.median(deep[:, i])) for i in (slice(0, 3), slice(3, 6))],
+            float(deep[:, 3:].max()), *[float(f(moved)) for f in (np.median, np.max)],
+        ])
+        by_axis.append([name, *[float(v) for v in np.median(wide * units, 0)]])
+    cases = len(result["correlation"]["width"])
+    header = ["measure", "width mm", "least", "bottom °", "bottom mm", "worst", "moved: bottom mm", "worst"]
     return "\n\n".join([
         "## Measures of similarity",
-        f"Costs along the six axes through the true pose, {len(next(iter(result.values()))['width'])} simulated cases on the thorax CT (AP and lateral, "
-        "anatomy rigid, as above), the same DRRs and pixels for all. *width*: from how far off the cost still falls all the way down to the minimum "
-        "near the truth, on the worse side (3 mm pixels, up to 20° and 40 mm). *bottom*: how far the lowest point of the narrow curve is from the "
-        "truth (1.5 mm pixels). Medians over cases and axes; the last three columns are the extremes.",
+        f"Costs along lines through the true pose; {cases} simulated cases on the thorax CT (AP and lateral, as above), the same DRRs and pixels "
+        "for all. *width*: from how far off the cost falls all the way down to the minimum near the truth, on the worse side, on "
+        f"{DIRECTIONS} random lines per case with half a degree of rotation to each mm (3 mm pixels, up to 40 mm). *bottom*: how far the lowest "
+        "point is from the truth along each axis (1.5 mm pixels). *moved*: the same, along the three shifts, when everything but the vertebra "
+        f"has moved by {MOVED_MM:g} mm in a random direction and the whole volume is projected. Medians, and the worst line.",
         table(header, rows),
-        "Median width per axis (degrees, then mm):", table(["measure", *DOF], by_dof),
+        "Median width per axis (degrees, then mm; 20° and 40 mm are the ends of the curves):", table(["measure", *AXES], by_axis),
     ])

@@ -61,7 +61,7 @@ def run(quick: bool = False) -> dict:
     blobs = phantom()
     sizes, missing = {}, []
     for pixels, spacing_mm in SIZES[:2] if quick else SIZES:
-        sizes[pixels], missing, shape = one_size(blobs, pixels, spacing_mm, 5 if quick else 15)
+        sizes[pixels], missing, shape = one_size(blobs, pixels, spacing_mm, 5 if quick or pixels > 128 else 11)
         print(f"{pixels} x {pixels}, {spacing_mm:g} mm, volume {shape}", {k: round(v[0], 1) for k, v in sizes[pixels].items()}, flush=True)
     return {"sizes": sizes, "missing": missing}
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from FluoroGuideLib.anatomy.attenuation import AttenuationVolume, attenuation_from_hu
+from FluoroGuideLib.evaluation.motion import move_surroundings
 from FluoroGuideLib.evaluation.protocol import mtre
 from FluoroGuideLib.evaluation.sample import thorax_ct
 from FluoroGuideLib.evaluation.simulate import SimulationOptions, prepare, simulate_view
@@ -32,6 +33,15 @@ def _thorax() -> tuple[object, AttenuationVolume, np.ndarray, dict[str, int], np
     return image, attenuation_from_hu(image, name="thorax CT"), sitk.GetArrayFromImage(labels), numbers, lps_from_ijk(image)
 
 
+def _moved(image: object, bone: np.ndarray, moved_mm: float, rng: np.random.Generator) -> object:
+    """The CT with everything but the bone displaced."""
+    import SimpleITK as sitk
+
+    mask = sitk.GetImageFromArray(bone.astype(np.uint8))
+    mask.CopyInformation(image)
+    return move_surroundings(image, mask, rng, moved_mm)[0]
+
+
 class Case:
     """Two simulated X-rays of the thorax CT around one vertebra, with the true pose.
 
@@ -43,10 +53,14 @@ class Case:
         Centre of the vertebra (3,) and 60 points in it (60, 3), volume LPS mm.
     """
 
-    def __init__(self, seed: int, angles: tuple[tuple[float, float], ...] = AP_AND_LATERAL) -> None:
+    def __init__(self, seed: int, angles: tuple[tuple[float, float], ...] = AP_AND_LATERAL, moved_mm: float = 0.0) -> None:
+        """``moved_mm``: how far everything but the vertebra has moved since the CT, in a random direction."""
         image, self.volume, labels, numbers, lps = _thorax()
         rng = np.random.default_rng(seed)
-        voxels = np.argwhere(labels == numbers[VERTEBRAE[seed % len(VERTEBRAE)]])[:, ::-1]
+        bone = labels == numbers[VERTEBRAE[seed % len(VERTEBRAE)]]
+        if moved_mm:
+            image = _moved(image, bone, moved_mm, np.random.default_rng(seed))
+        voxels = np.argwhere(bone)[:, ::-1]
         inside = apply(lps, voxels)
         self.target = inside.mean(0)
         self.points = inside[rng.choice(len(inside), 60, replace=False)]
