@@ -22,7 +22,7 @@ verify: $(VENV)/.stamp-dev ## a long proof, resumable: make verify PART=needle; 
 	@test -n "$(PART)" || { echo "Name a part: make verify PART=NAME, one of:"; ls FluoroGuide/Testing/Verification/*.py | xargs -n1 basename -s .py; exit 2; }
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/verify.py $(PART) $(VERIFY_ARGS)
 
-bench: $(VENV)/.stamp-dev ## speed and accuracy next to other packages; PART=projectors, registration or metrics; writes Docs/benchmarks.md
+bench: $(VENV)/.stamp-dev ## speed and accuracy next to other packages; PART=projectors for one part; writes Docs/benchmarks.md
 	@OMP_NUM_THREADS=1 $(BIN)/python FluoroGuide/Testing/Benchmarks/bench.py $(PART) $(BENCH_ARGS)
 
 lint: $(VENV)/.stamp-dev ## style, import contracts, file lists

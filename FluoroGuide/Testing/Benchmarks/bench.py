@@ -16,9 +16,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(HERE), str(ROOT / "FluoroGuide")]
 
-import harness  # noqa: E402
+import harness  # noqa: E402  (before anything that imports numpy)
 
-PARTS = ("projectors", "registration", "metrics")
+FIRST = ("projectors", "registration", "metrics")
+PARTS = (*FIRST, *sorted(p.stem.removeprefix("bench_") for p in HERE.glob("bench_*.py") if p.stem.removeprefix("bench_") not in FIRST))
+"""Every file ``bench_NAME.py`` is a part: ``run(quick) -> dict`` of plain numbers and ``markdown(dict) -> str``."""
 PAGE = ROOT / "Docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
@@ -50,7 +52,6 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few cases and rounds, to see that all works; the page stays as it is")
     parser.add_argument("--page", action="store_true", help="only write the page again from the figures kept")
     arguments = parser.parse_args()
-    harness.single_thread()
     harness.limit_loaded_libraries()
     for part in [] if arguments.page else arguments.parts or PARTS:
         module = importlib.import_module(f"bench_{part}")

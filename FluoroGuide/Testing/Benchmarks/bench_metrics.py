@@ -13,12 +13,12 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.register import MovingVolume, Options
 from FluoroGuideLib.registration.similarity import FixedView, Level
 
-SEEDS = range(100, 104)
+SEEDS = range(100, 103)
 AXES = ("rotation x", "rotation y", "rotation z", "shift x", "shift y", "shift z")
 DIRECTIONS = 6
 """Random lines on which rotation and shift change together."""
-WIDE = np.linspace(-40, 40, 41)
-"""Steps of 2 mm (shifts) or half as many degrees (rotations) at 3 mm pixels: the valley's width."""
+WIDE = np.linspace(-40, 40, 27)
+"""Steps of 3 mm (shifts) or half as many degrees (rotations) at 3 mm pixels: the valley's width."""
 NARROW = np.linspace(-3, 3, 13)
 """Steps of 0.5 mm or half as many degrees at 1.5 mm pixels: the bottom's place."""
 MOVED_MM, MOVED = 8.0, np.linspace(-10, 10, 21)
@@ -132,6 +132,8 @@ def width(costs: np.ndarray, steps: np.ndarray) -> float:
     """Half-width of the valley around 0: how far from the truth the cost still falls all the way to the minimum near it, on the worse side."""
     near = np.abs(steps) <= 6.0
     bottom = int(np.flatnonzero(near)[np.argmin(costs[near])])
+    if np.any(costs[max(0, bottom - 1) : bottom + 2] < costs[bottom]):
+        return 0.0  # the cost falls on, away from the truth
     left = right = bottom
     while left > 0 and costs[left - 1] > costs[left]:
         left -= 1

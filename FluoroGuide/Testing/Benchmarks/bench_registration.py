@@ -15,7 +15,7 @@ from FluoroGuideLib.evaluation.protocol import perturbed_start
 from FluoroGuideLib.geometry.rigid import apply
 from FluoroGuideLib.registration.register import LevelOptions, MovingVolume, Options, register, warm_up
 
-SEEDS = range(8)
+SEEDS = range(6)
 START_MM, START_DEG = 15.0, 8.0
 NUMPY_CASES = 2
 """The numpy path is slow and deterministic: two cases say what it costs."""

@@ -2,7 +2,7 @@
 
 All functions of a comparison take turns within one process, so that a busy machine slows them alike; what is reported
 is the median of each, and its ratio to a reference in the same run.  CPU seconds of the process (all its threads, and
-child processes where a peer is a program) count, not wall time.
+child processes where a peer is a program) count, not wall time.  Importing this module limits the process to one thread.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+# One thread for everything; numpy's and numba's libraries read this when they are loaded.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    os.environ[_name] = "1"
+
+import numpy as np  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 NORMAL_MS = 30.0
 """What the itk-rtk projection of 128 x 128 pixels through 1.5 mm voxels counts as; other figures are scaled with it."""
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-
-
-def single_thread() -> None:
-    """One thread for everything; to be called before numpy's users are imported."""
-    for name in _THREADS:
-        os.environ[name] = "1"
 
 
 def limit_loaded_libraries() -> None:
