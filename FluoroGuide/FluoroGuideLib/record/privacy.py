@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +60,33 @@ def installation_secret(folder: str | Path | None = None) -> bytes:
     """
     path = private_folder(Path(folder) if folder is not None else user_folder()) / "secret.key"
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    except FileExistsError:
-        handle = None
+        if not path.exists():
+            _write_secret(path)
+        secret = path.read_bytes()
     except OSError as error:
         raise FluoroGuideError("The installation's secret cannot be written", error.strerror, "Choose a data folder that you may write to") from None
-    if handle is not None:
+    if len(secret) != 32:
+        raise FluoroGuideError("The installation's secret is damaged", path.name, "Restore it from a backup; a new one gives patients new keys")
+    return secret
+
+
+def _write_secret(path: Path) -> None:
+    """Whole or not at all, and only the first of two processes that start together."""
+    part = path.with_name(f"secret.{os.getpid()}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(secrets.token_bytes(32))
             file.flush()
             os.fsync(file.fileno())
-    secret = path.read_bytes()
-    if len(secret) != 32:
-        raise FluoroGuideError("The installation's secret is damaged", path.name, "Restore it from a backup; a new one gives patients new keys")
-    return secret
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a disk without links
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def patient_key(patient_id: str, issuer: str = "", *, secret: bytes | None = None) -> str:
@@ -174,14 +188,22 @@ def without_identifiers(data: dict, words: Iterable[str] = ()) -> dict:
 
 def _leaving(image: dict, scrubber: Scrubber) -> dict:
     """A key image as it may leave."""
-    from .key_images import KeyImage, png_of
+    from .key_images import KeyImage
 
     picture = KeyImage.from_dict(image)
     text = {k: scrubber.data(v) for k, v in image.items() if k not in ("png_base64", "sha256", "image_id")}
     if picture.may_leave:
         return {**image, **text}
-    masked = KeyImage(picture.name, png_of(masked_picture(picture.pixels())), masked=True).to_dict()
+    masked = KeyImage(picture.name, _masked_png(picture.png), masked=True).to_dict()
     return {**image, **text, "masked": True, "png_base64": masked["png_base64"], "sha256": masked["sha256"]}
+
+
+@lru_cache(maxsize=32)
+def _masked_png(png: bytes) -> bytes:
+    """A PNG with its border and text masked; remembered, because an export writes the same picture several times."""
+    from .key_images import KeyImage, png_of
+
+    return png_of(masked_picture(KeyImage("picture", png).pixels()))
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------------
