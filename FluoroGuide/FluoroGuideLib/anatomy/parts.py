@@ -28,6 +28,8 @@ GAP_NOISE_HU, GAP_SCALE_HU = 100.0, 50.0
 SOFT_HU, SOFT_COST_PER_HU = 130.0, 0.5
 BASE_COST_PER_MM = 0.03
 PAD_MM = 12.0
+COARSE_MM = 2.0
+"""Voxel size at which the bone's whereabouts are sought first."""
 
 PELVIS_LABELS = {1: "sacrum", 2: "hip_left", 3: "hip_right", 4: "vertebrae_L4", 5: "vertebrae_L5", 6: "femur_left", 7: "femur_right"}
 """Label values of :func:`pelvis_parts`; the names are those of TotalSegmentator."""
@@ -169,15 +171,16 @@ def _around_bone(image: object) -> tuple[object, np.ndarray]:
     """float32 crop around the largest bone with a margin of 10 mm, and its first index."""
     import SimpleITK as sitk
 
-    hu = sitk.Cast(image, sitk.sitkFloat32)
-    bone = sitk.GetArrayFromImage(_largest(sitk.BinaryThreshold(sitk.SmoothingRecursiveGaussian(hu, 0.7), BONE_HU, 1e5)))
-    if bone.sum() * np.prod(image.GetSpacing()) < 1000.0:
+    factor = [max(1, round(COARSE_MM / s)) for s in image.GetSpacing()]
+    coarse = sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factor)
+    bone = sitk.GetArrayFromImage(_largest(sitk.BinaryThreshold(coarse, BONE_HU, 1e5)))
+    if bone.sum() * np.prod(coarse.GetSpacing()) < 1000.0:
         raise FluoroGuideError("There is no bone in the volume", f"above {BONE_HU:g} HU", "Bone parts need a CT in Hounsfield units")
     used = [np.nonzero(bone.any(axis=tuple(a for a in range(3) if a != axis)))[0] for axis in (2, 1, 0)]
     pad = np.ceil(10.0 / np.asarray(image.GetSpacing())).astype(int)
-    low = np.array([max(0, u[0] - p) for u, p in zip(used, pad)])
-    high = np.array([min(n, u[-1] + p + 1) for u, p, n in zip(used, pad, image.GetSize())])
-    return sitk.RegionOfInterest(hu, (high - low).tolist(), low.tolist()), low
+    low = np.array([max(0, u[0] * f - p) for u, f, p in zip(used, factor, pad)])
+    high = np.array([min(n, (u[-1] + 1) * f + p) for u, f, p, n in zip(used, factor, pad, image.GetSize())])
+    return sitk.Cast(sitk.RegionOfInterest(image, (high - low).tolist(), low.tolist()), sitk.sitkFloat32), low
 
 
 # ---- seeds --------------------------------------------------------------------------------------------------------------

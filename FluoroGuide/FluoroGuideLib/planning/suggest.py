@@ -23,6 +23,8 @@ from .safety import BONE_HU, SafetyReport, Structure, check_trajectory, needle_r
 WEIGHTS = {"clearance": 0.40, "length": 0.20, "obliquity": 0.30, "view": 0.10}
 GOOD_CLEARANCE_MM = 15.0
 APART_DEG = 6.0
+FAR_MM = 20.0
+"""The search looks no farther: the score does not gain beyond :data:`GOOD_CLEARANCE_MM`."""
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,12 @@ def _bone_hit(image: object, target: np.ndarray, directions: np.ndarray, lengths
 
 def _spare_mm(structures: Sequence[Structure], target: np.ndarray, directions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Least distance beyond the wanted clearance along each path, to voxel centres: a bound that the exact check follows."""
-    spare = np.full(len(directions), 60.0)
+    spare = np.full(len(directions), FAR_MM)
     points, before = _samples(target, directions, lengths, 0.0, 2.0)
     for item in structures:
         if item.tree is not None and before.any():
-            # A path's samples are 2 mm apart and a voxel half a diagonal wide: anything nearer than 60 mm counts.
-            values = np.full(before.shape, 60.0)
-            values[before] = np.minimum(item.tree.query(points[before], distance_upper_bound=60.0)[0], 60.0)
+            far = FAR_MM + item.clearance_mm
+            values = np.full(before.shape, far)
+            values[before] = np.minimum(item.tree.query(points[before], distance_upper_bound=far)[0], far)
             spare = np.minimum(spare, values.min(axis=1) - item.clearance_mm)
     return spare

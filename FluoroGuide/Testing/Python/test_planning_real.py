@@ -38,27 +38,29 @@ NAMES = parts.PELVIS_LABELS
 
 
 @pytest.fixture(scope="module")
-def pelvis(data_dir: Path, request: pytest.FixtureRequest) -> tuple[sitk.Image, sitk.Image]:
-    """The pelvis CT and its bone parts (kept between runs: they take about 20 s of one processor)."""
+def pelvis(data_dir: Path, request: pytest.FixtureRequest) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
+    """The pelvis CT, its bone parts and its body (kept between runs: they take about 20 s of one processor)."""
     image = sitk.ReadImage(str(data_dir / "ct_pelvis_visible_human_female" / "vhf_pelvis_1mm.nii.gz"))
     key = hashlib.sha256((inspect.getsource(parts) + repr(SEEDS)).encode()).hexdigest()[:16]
     kept = Path(request.config.cache.mkdir("pelvis_parts")) / f"{key}.nrrd"
     if not kept.is_file():
         sitk.WriteImage(parts.pelvis_parts(image, SEEDS).labels, str(kept), True)
-    return image, sitk.ReadImage(str(kept))
+    return image, sitk.ReadImage(str(kept)), body_mask(image)
 
 
 @pytest.mark.slow
-def test_bone_parts_of_the_pelvis(pelvis: tuple[sitk.Image, sitk.Image]) -> None:
-    image, labels = pelvis
+def test_bone_parts_of_the_pelvis(pelvis: tuple[sitk.Image, sitk.Image, sitk.Image]) -> None:
+    image, labels, _ = pelvis
     array = sitk.GetArrayViewFromImage(labels)
 
-    def at(i: int, j: int, k: int) -> str | None:  # indices read off the pictures
-        return NAMES.get(int(array[k, j, i]))
+    def at(i: int, j: int, k: int) -> str | None:
+        """The commonest bone within 2 voxels of an index read off the pictures."""
+        near = array[max(k - 2, 0):k + 3, j - 2:j + 3, i - 2:i + 3]
+        return NAMES.get(int(np.bincount(near[near > 0], minlength=1).argmax())) if (near > 0).any() else None
 
     assert at(226, 180, 110) == "vertebrae_L5"
     assert at(228, 190, 85) == "sacrum"
-    assert at(228, 250, 50) == "sacrum"
+    assert at(228, 243, 45) == "sacrum"
     assert at(320, 195, 75) == "hip_left"
     assert at(135, 195, 75) == "hip_right"
     assert at(327, 153, 2) == "femur_left"
@@ -88,8 +90,8 @@ PELVIS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PELVIS)
-def test_pelvis_targets_and_suggestions(pelvis: tuple[sitk.Image, sitk.Image], name: str) -> None:
-    image, labels = pelvis
+def test_pelvis_targets_and_suggestions(pelvis: tuple[sitk.Image, sitk.Image, sitk.Image], name: str) -> None:
+    image, labels, body = pelvis
     make, expected, position, angle = PELVIS[name]
     target: TargetSuggestion = make(labels)
     assert np.linalg.norm(target.position_lps_mm - expected) < 12
@@ -98,7 +100,7 @@ def test_pelvis_targets_and_suggestions(pelvis: tuple[sitk.Image, sitk.Image], n
     side = -1 if position == "HFS" else 1
     assert side * target.outward_lps[1] > 0.6
     keep_away = _neighbours(labels, target)
-    body, room = body_mask(image), Room(carm(), position)
+    room = Room(carm(), position)
     rules = Rules(target.outward_lps, angle, gauge=22, needle_length_mm=127)
     began = time.process_time()
     found = suggest(target.position_lps_mm, image, body, keep_away, room, rules)
@@ -130,15 +132,22 @@ def _near(structure: Structure, point: np.ndarray, reach_mm: float) -> sitk.Imag
     return image
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_transpedicular_l1_on_the_thorax(side: str) -> None:
+@pytest.fixture(scope="module")
+def thorax() -> tuple[sitk.Image, sitk.Image, dict[int, str], sitk.Image]:
+    """The sample CT, its labels, their names, and the body."""
     from FluoroGuideLib.evaluation.sample import thorax_ct
 
     try:
         image, labels, names = thorax_ct()
     except FluoroGuideError as error:
         pytest.skip(f"the sample CT is not at hand: {error.what}")
+    return image, labels, names, body_mask(image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_transpedicular_l1_on_the_thorax(thorax: tuple, side: str) -> None:
+    image, labels, names, body = thorax
     target = pedicle(labels, names, "vertebrae_L1", side)
     inside = int(labels[labels.TransformPhysicalPointToIndex(target.position_lps_mm.tolist())])
     assert names[inside] == "vertebrae_L1"  # the target lies in the vertebra, and so does the whole way from the bone's entry
@@ -150,7 +159,7 @@ def test_transpedicular_l1_on_the_thorax(side: str) -> None:
     structures, missing = procedure.structures(labels, names)
     assert missing == []
     rules = Rules(target.outward_lps, 12, True, gauge=13, needle_length_mm=150, through_lps_mm=target.outline_lps_mm[1])
-    body, room = body_mask(image), Room(carm(), "HFP")
+    room = Room(carm(), "HFP")
     began = time.process_time()
     found = suggest(target.position_lps_mm, image, body, structures, room, rules, step_deg=1)
     assert time.process_time() - began < 2.0
@@ -158,6 +167,6 @@ def test_transpedicular_l1_on_the_thorax(side: str) -> None:
     assert best.safety.bone_mm > 3
     cord = next(c for c in best.safety.clearances if c.name == "spinal_cord")
     structure = next(s for s in structures if s.name == "spinal_cord")
-    brute = brute_mm(_near(structure, target.position_lps_mm, 80), best.trajectory) - 1.2  # 13 gauge: 2.4 mm
+    brute = brute_mm(_near(structure, target.position_lps_mm, 50), best.trajectory) - 1.2  # 13 gauge: 2.4 mm
     assert cord.distance_mm == pytest.approx(brute, abs=0.3)
     assert cord.distance_mm >= 2.0
