@@ -258,7 +258,20 @@ def text_mask(grey: np.ndarray, inside: np.ndarray, size: int) -> np.ndarray:
     contrast = np.maximum(bright, dark)
     noise = 1.4826 * float(np.median(contrast[inside])) if inside.any() else 0.0
     strong = contrast > max(0.12 * max(high - low, 1.0), 4 * noise, 12.0)
-    return strong & inside
+    return (strong | _large_letters(values, inside, 5 * size)) & inside
+
+
+def _large_letters(values: np.ndarray, inside: np.ndarray, size: int) -> np.ndarray:
+    """Strokes thicker than anatomy's finest lines but drawn in pure white or black, as screens draw headlines."""
+    from scipy import ndimage
+
+    if not inside.any():
+        return np.zeros(inside.shape, bool)
+    lowest, highest = float(values[inside].min()), float(values[inside].max())
+    limit = max(0.25 * (highest - lowest), 24.0)
+    white = (values >= highest - 2) & (values - ndimage.grey_opening(values, size=(size, size)) > limit)
+    black = (values <= lowest + 2) & (ndimage.grey_closing(values, size=(size, size)) - values > limit)
+    return white | black
 
 
 def _filled(plane: np.ndarray, hole: np.ndarray) -> np.ndarray:

@@ -129,9 +129,10 @@ def test_frame_grabber_pictures_leave_masked_unless_reviewed(tmp_path: Path) -> 
     assert np.abs(left[0].pixel_array[anatomy].astype(int) - screen[anatomy]).mean() < 1.0
 
 
+@pytest.mark.parametrize("size", [12, 16, 40, 60])
 @pytest.mark.parametrize("colour", ["bright", "dark", "colour"])
-def test_text_goes_whatever_its_colour(colour: str) -> None:
-    pixels, strokes = with_text(a_picture(4, (300, 400)), "JANE DOE 1951", (120, 140), 16)
+def test_text_goes_whatever_its_colour_and_size(colour: str, size: int) -> None:
+    pixels, strokes = with_text(a_picture(4, (300, 400)), "JANE DOE"[: 8 if size < 60 else 4], (120, 140), size)
     if colour == "dark":
         pixels = np.where(strokes, 0, np.maximum(a_picture(4, (300, 400)), 90)).astype(np.uint8)
     if colour == "colour":

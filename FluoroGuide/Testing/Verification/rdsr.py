@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.record.dose import read_dose
 
-SEEDS = range(1000, 1300)
+SEEDS = range(1000, 1100)
 SLICE = range(20)
 # Unit codes, and how many of them make one Gy.m2, Gy, s: written out again here, not taken from the product.
 DAP = {
