@@ -149,7 +149,7 @@ def test_work_per_frame_is_bounded_and_nothing_grows(scene: Scene) -> None:
     first = tracemalloc.get_traced_memory()[0]
     for _ in range(60):
         tracker.update(scene.images[:1])
-    assert tracemalloc.get_traced_memory()[0] - first < 20_000
+    assert tracemalloc.get_traced_memory()[0] - first < 100_000  # one small crop kept per frame would be ten times that
     tracemalloc.stop()
 
 
