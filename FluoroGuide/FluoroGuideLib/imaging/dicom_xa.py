@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,6 +127,20 @@ class XrayRun:
         result = self.normalized(frame, **options)
         facts = {**self.facts, "polarity": result.polarity, "polarity_confidence": result.confidence}
         return XrayImage(result.pixels, result.mask, view, self.source, frame, facts, self.assumptions + result.notes)
+
+    def images(self, frames: range | None = None) -> Iterator[XrayImage]:
+        """Frames one after the other, the run looked at once (:class:`~.live_normalize.StreamNormalizer`): a few ms each.
+
+        Unlike :meth:`image` all frames share field, polarity and grey window, so that they can be compared; metal stays unmasked.
+        """
+        from .live_normalize import StreamNormalizer
+
+        mask = self.mask[0] if len(self.mask) == 1 else None
+        stream = StreamNormalizer(polarity=self._polarity(0), relationship=self.facts.get("intensity_relationship"), mask=mask)
+        for frame in range(len(self.frames)) if frames is None else frames:
+            result, view = stream(self.frames[frame]), self.view(frame)
+            facts = {**self.facts, "polarity": result.polarity, "polarity_confidence": result.confidence}
+            yield XrayImage(result.pixels, result.mask, view, self.source, frame, facts, self.assumptions + result.notes)
 
     def normalized(self, frame: int = 0, **options: object):
         """:class:`~.preprocess.Normalized` of a frame; needs no geometry."""

@@ -85,68 +85,88 @@ def _enlarged(mask: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray
 
 
 def text_mask(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Where text and markers were burned in: letters of one extreme value, thin, sharp, at least two in a row.
+    """Where text and markers were burned in: thin, sharp strokes that reach the end of the values, as large as letters, at least two in a row.
 
     Parameters
     ----------
     values, valid
         float32 (rows, columns); pixels to look at.
     """
-    from scipy import ndimage
-
     found = np.zeros(values.shape, bool)
     if not valid.any():
         return found
     low, high = float(values[valid].min()), float(values[valid].max())
-    if high <= low:
+    span = high - low
+    if span <= 0:
         return found
-    for near in (values >= high - 0.02 * (high - low), values <= low + 0.02 * (high - low)):
-        near &= valid
-        share = near.mean()
-        if not 0 < share < 0.25:
+    for turned in (values, -values):
+        top = float(turned[valid].max())
+        ends = valid & (turned >= top - 0.02 * span)
+        strokes = _strokes(turned, ends, span)
+        if strokes is None:
             continue
-        labels, count = ndimage.label(near, np.ones((3, 3)))
-        if count > 5000:  # noise at the end of the values, not letters
-            continue
-        letters = _letters(values, labels, high - low)
-        for rows, columns in _words(letters):
+        for rows, columns in _words(_letters(strokes, ends)):
             found[max(rows.start - 3, 0):rows.stop + 3, max(columns.start - 3, 0):columns.stop + 3] = True
     return found & valid
 
 
-def _letters(values: np.ndarray, labels: np.ndarray, span: float) -> list[tuple[slice, slice]]:
-    """Bounding boxes of parts that are as large, thin and sharp as letters."""
+def _strokes(values: np.ndarray, ends: np.ndarray, span: float) -> np.ndarray | None:
+    """bool: bright lines thinner than about 1 % of the picture, with smooth borders; ``None`` when no thin one reaches the end of the values."""
     from scipy import ndimage
 
-    rows, columns = values.shape
+    if not ends.any() or ends.mean() > 0.4:
+        return None
+    size = max(7, int(0.012 * max(values.shape)) | 1)
+    # Open air and saturated fields reach the end too, but are thick: an opening keeps them, and what it takes away is thin.
+    thin = ends & ~ndimage.grey_opening(ends.astype(np.uint8), (size, size)).astype(bool)
+    if not 8 <= thin.sum() <= 0.02 * thin.size:
+        return None
+    rows, columns = (np.flatnonzero(thin.any(axis=1 - axis)) for axis in (0, 1))
+    box = tuple(slice(max(int(i[0]) - 2 * size, 0), int(i[-1]) + 2 * size + 1) for i in (rows, columns))
+    window = values[box]
+    strokes = np.zeros(values.shape, bool)
+    strokes[box] = window - ndimage.grey_opening(window, (size, size)) > 0.15 * span
+    return strokes
+
+
+def _letters(strokes: np.ndarray, ends: np.ndarray) -> list[tuple[slice, slice, bool]]:
+    """Bounding boxes of strokes that are as large as letters, and whether a good part of each is at the end of the values.
+
+    Letters were drawn in one value; smooth borders and compression leave part of it.  Wires and vessels touch the end here and there.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(strokes, np.ones((3, 3)))
+    if count > 5000:  # noise, not letters
+        return []
+    rows, columns = strokes.shape
     tallest, widest = max(12, 0.08 * rows), max(12, 0.1 * columns)
     boxes = []
     for index, box in enumerate(ndimage.find_objects(labels), 1):
         height, width = (s.stop - s.start for s in box)
-        if not 6 <= height <= tallest or not 1 <= width <= widest:
-            continue
-        window = tuple(slice(max(s.start - 3, 0), s.stop + 3) for s in box)
-        part = labels[window] == index
-        area = part.sum()
-        if not 8 <= area <= 0.9 * max(height * width, 20) or ndimage.distance_transform_edt(np.pad(part, 1)).max() > max(3.0, 0.008 * rows):
-            continue
-        ring = ndimage.binary_dilation(part, iterations=3) & ~ndimage.binary_dilation(part, iterations=1)
-        # Strokes are uniform and end within two pixels; bone at the end of the window fades.
-        if abs(np.median(values[window][part]) - np.median(values[window][ring])) > 0.3 * span:
-            boxes.append(box)
+        part = labels[box] == index
+        fits = 6 <= height <= tallest and width <= widest and 8 <= part.sum() <= 0.9 * max(height * width, 20)
+        share = (part & ends[box]).sum() / max(part.sum(), 1)
+        if fits and share > 0:
+            boxes.append((*box, bool(share > 0.12)))
     return boxes
 
 
-def _words(boxes: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
-    """Boxes that have a neighbour of like height in the same line."""
-    result = []
-    for i, (r, c) in enumerate(boxes):
+def _words(boxes: list[tuple[slice, slice, bool]]) -> list[tuple[slice, slice]]:
+    """Lines of at least two sure letters of like height beside one another (and not many doubtful ones), each as one box around all of them."""
+    group = list(range(len(boxes)))
+    for i, (r, c, _) in enumerate(boxes):
         height = r.stop - r.start
-        for j, (r2, c2) in enumerate(boxes):
+        for j, (r2, c2, _) in enumerate(boxes[:i]):
             other = r2.stop - r2.start
             overlap = min(r.stop, r2.stop) - max(r.start, r2.start)
             gap = max(c.start, c2.start) - min(c.stop, c2.stop)
-            if i != j and overlap > 0.5 * min(height, other) and max(height, other) < 2.5 * min(height, other) and gap < 2.0 * max(height, other):
-                result.append((r, c))
-                break
+            if overlap > 0.5 * min(height, other) and max(height, other) < 2.5 * min(height, other) and gap < 2.0 * max(height, other):
+                group = [group[j] if g == group[i] else g for g in group]
+    result = []
+    for g in set(group):
+        word = [box for box, of in zip(boxes, group, strict=True) if of == g]
+        sure = sum(b[2] for b in word)
+        if sure >= 2 and sure >= 0.4 * len(word):
+            result.append(tuple(slice(min(b[axis].start for b in word), max(b[axis].stop for b in word)) for axis in (0, 1)))
     return result

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from FluoroGuideLib.errors import FluoroGuideError
+from FluoroGuideLib.imaging.dicom_xa import read_run
 from FluoroGuideLib.imaging.live import LiveSource, QueuedSource, grey
 from FluoroGuideLib.imaging.live_folder import FolderSource
 from FluoroGuideLib.imaging.live_igtl import OpenIGTLinkSource
@@ -109,6 +110,17 @@ def test_a_black_frame_keeps_the_look():
     stream(np.zeros((128, 128), np.uint16))
     assert stream.looks == 1
     assert stream(scene()).polarity == "bone dark"
+
+
+def test_all_frames_of_a_run_at_once(tmp_path):
+    frames = np.stack([scene(seed=i) for i in range(4)])
+    write_xa(tmp_path / "x.dcm", frames, **GEOMETRY, primary_increments_deg=[0, 1, 2, 3])
+    run = read_run(tmp_path / "x.dcm")
+    images = list(run.images())
+    assert [round(i.view.angles_deg[0], 6) for i in images] == [0, 1, 2, 3]
+    first = run.normalized(0, mask_metal=False)
+    np.testing.assert_allclose(images[0].pixels[first.mask], first.pixels[first.mask], atol=1e-6)
+    assert [i.frame for i in run.images(range(2, 4))] == [2, 3]
 
 
 # ---- queue ------------------------------------------------------------------------------------------------------
