@@ -1,4 +1,4 @@
-"""``fluoroguide locate``."""
+"""``fluoroguide locate``: the needle in two views (found, or marked by hand), its tip and direction in 3-D, its deviation from plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import common
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
     common.add_xrays(parser)
-    parser.add_argument("--tip", action="append", metavar="C,R", help="column,row of the needle tip; once per X-ray, in their order")
+    parser.add_argument("--tip", action="append", metavar="C,R", help="column,row of the needle tip, once per X-ray; found in the pictures when not given")
     parser.add_argument("--shaft", action="append", metavar="C,R", help="column,row of another point of the needle; once per X-ray")
     parser.add_argument("--sigma", type=float, default=1.0, metavar="PX", help="how well the points were marked, 1 sigma (default 1 px)")
     parser.add_argument("--pose", type=Path, metavar="TFM", help="registration: gives the needle in the volume's frame")
@@ -31,17 +31,69 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.plan and not arguments.pose:
         raise FluoroGuideError("The deviation from a plan needs the registration", None, "Give --pose pose.tfm as well")
-    tips = _points(arguments.tip, arguments.xray, "--tip")
-    shafts = _points(arguments.shaft, arguments.xray, "--shaft")
     images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
     plan = read_plan(arguments.plan) if arguments.plan else None
-    needle = locate_needle([i.view for i in images], tips, shafts, arguments.sigma)
     pose = common.read_pose(arguments.pose)
+    found: list = []
+    if arguments.tip or arguments.shaft:
+        tips = _points(arguments.tip, arguments.xray, "--tip")
+        shafts = _points(arguments.shaft, arguments.xray, "--shaft")
+        sigma: object = arguments.sigma
+    else:
+        found = find_in_views(images, pose, None if plan is None else plan.trajectory(arguments.trajectory))
+        if len(images) == 1:
+            return _one_view(arguments, images[0], found[0], pose, plan)
+        tips, shafts = np.array([f.tip_px for f in found]), np.array([f.shaft_px for f in found])
+        sigma = [max(f.tip_sigma_px, 0.5) for f in found]
+    needle = locate_needle([i.view for i in images], tips, shafts, sigma)
     if pose is not None:
         needle = needle_in_volume(needle, pose)
     result = needle_result(needle, arguments.xray, None if plan is None else plan.trajectory(arguments.trajectory), plan)
+    if found:
+        result["found"] = plain([f.to_dict() for f in found])
     write_json(common.output_folder(arguments.output) / "needle.json", result)
     common.show(arguments, result, describe(result))
+    return 0
+
+
+def find_in_views(images: list, pose: np.ndarray | None, trajectory: object | None) -> list:
+    """The needle in each X-ray, near its plan where one is known.
+
+    Raises
+    ------
+    FluoroGuideError
+        Not found in a view: nothing is guessed.
+    """
+    from ..geometry.rigid import apply
+    from ..guidance.needle import find_needle
+
+    found = []
+    for number, image in enumerate(images, 1):
+        planned, middle = None, np.zeros(3)
+        if pose is not None and trajectory is not None:
+            ends = apply(pose, np.array([trajectory.entry_lps_mm, trajectory.target_lps_mm]))
+            planned, middle = image.view.project(ends), ends[1]
+        finding = find_needle(image.pixels, image.mask, image.view.mm_per_pixel_at(middle), planned_px=planned)
+        if not finding.found:
+            what = f"No needle was found in X-ray {number}: {finding.reason.rstrip('.')}"
+            raise FluoroGuideError(what, image.source or None, "Mark it with --tip and --shaft, once per X-ray")
+        found.append(finding)
+    return found
+
+
+def _one_view(arguments: argparse.Namespace, image: object, finding: object, pose: np.ndarray | None, plan: object) -> int:
+    """One X-ray: what one view can say, and never a depth."""
+    from ..guidance.single_view import one_view
+
+    trajectory = None if plan is None else plan.trajectory(arguments.trajectory)
+    seen = one_view(image.view, np.eye(4) if pose is None else pose, finding, trajectory)
+    result = plain({"tip_lps_mm": None, "axis_lps": None, "one_view": seen.to_dict(), "found": [finding.to_dict()], "warnings": [seen.depth]})
+    write_json(common.output_folder(arguments.output) / "needle.json", result)
+    lines = [f"Tip at column {finding.tip_px[0]:.1f}, row {finding.tip_px[1]:.1f} (confidence {finding.confidence:.2f})"]
+    if seen.lateral_mm is not None:
+        lines.append(f"{seen.lateral_mm:.1f} mm {seen.side_text} of the planned path in this view" + (
+            "" if seen.remaining_mm is None else f", {seen.remaining_mm:.1f} mm to the target along it"))
+    common.show(arguments, result, "\n".join([*lines, seen.depth]))
     return 0
 
 

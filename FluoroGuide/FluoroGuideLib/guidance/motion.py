@@ -45,7 +45,7 @@ class MotionOptions:
         Part of the first frame's score with the DRR below which the picture no longer shows the bone.
     """
 
-    threshold_mm: float = 1.2
+    threshold_mm: float = 1.0
     confirm: int = 2
     of: int = 3
     breathing_mm: float = 0.0
@@ -227,10 +227,14 @@ class _ShiftModel:
 
     def _refined(self, d: np.ndarray, w0: np.ndarray, shift_px: np.ndarray) -> tuple[np.ndarray, float, float]:
         shift_px = np.array(shift_px, float)
-        sigma, explained = 0.0, 0.0
+        sigma, explained, gain = 0.0, 0.0, self.gain
         for _ in range(6):
-            here = self.gain * self._change(shift_px, self._use)
-            slope = np.stack([self.gain * self._change(shift_px + h, self._use) - here for h in np.eye(2) * 0.5]) / 0.5
+            change = self._change(shift_px, self._use)
+            # The grey scale was guessed from one picture with more than this bone in it; a large shift measures it.
+            prior = 0.5 * w0.sum() * self._typical**2 / 4
+            gain = float(np.clip((w0 @ (d * change) + prior * self.gain) / (w0 @ change**2 + prior), 0.4 * self.gain, 1.5 * self.gain))
+            here = gain * change
+            slope = np.stack([gain * self._change(shift_px + h, self._use) - here for h in np.eye(2) * 0.5]) / 0.5
             residual = d - here
             residual -= np.median(residual)
             scale = max(1.4826 * float(np.median(np.abs(residual))), 0.5 * self.gain * self._typical) + 1e-9

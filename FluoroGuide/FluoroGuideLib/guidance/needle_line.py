@@ -205,8 +205,6 @@ def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float,
         cut.append(bool(at_border))
         hubs.append(0.0 if at_border else _hub(pixels, valid, line, end, 1 if side else -1, mm_per_px))
     features = _features(strip, r, core, noise, found, level, width, mm_per_px)
-    on = [_beyond(strip, r, end, 1 if k else -1, level, mm_per_px) for k, end in enumerate(ends) if not cut[k]]
-    features["beyond"] = min(on, default=0.0)
     return Segment(line, tuple(ends), tuple(sigmas), tuple(offsets), tuple(cut), tuple(hubs), width, level, features)
 
 
@@ -326,20 +324,6 @@ def _edge(
     mean = float((weight * places).sum())
     sigma = float(np.sqrt((weight * (places - mean) ** 2).sum() + 0.25))
     return sign * mean, sigma
-
-
-def _beyond(strip: Strip, r: np.ndarray, end: float, sign: int, level: float, mm_per_px: float) -> float:
-    """Contrast, in parts of the line's, that goes on beyond an end on a curve: a bent wire does, a needle does not."""
-    u = sign * (strip.t - end) * mm_per_px
-    part = (u > 2.0) & (u < 9.0) & strip.usable
-    if part.sum() < 0.5 * 7.0 / mm_per_px:
-        return 0.0
-    best, limit = 0.0, HALF_WIDTH_PX - 3.0
-    for start_mm in (8.0, 16.0):
-        for amount in np.linspace(-limit, limit, 17):
-            curve = amount * ((u + start_mm) / (9.0 + start_mm)) ** 2
-            best = max(best, float(np.mean(_contrast_along(strip, r, np.clip(curve, -limit, limit))[part])))
-    return best / max(level, 1e-9)
 
 
 def _hub(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, sign: int, mm_per_px: float) -> float:
