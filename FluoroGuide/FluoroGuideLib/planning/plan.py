@@ -56,26 +56,32 @@ class Target:
         (3,), volume LPS mm.
     tolerance_mm
         Radius around the point that still counts as in the target; None when nobody decided it.
+    region_lps_mm
+        Where the target is a joint or area: its polyline (N, 3), closed when the last point repeats the first; else None.
     """
 
     name: str
     position_lps_mm: np.ndarray
     tolerance_mm: float | None = None
+    region_lps_mm: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _name(self.name, "A target")
         object.__setattr__(self, "position_lps_mm", point_lps_mm(self.position_lps_mm, f"The position of target '{self.name}'"))
         object.__setattr__(self, "tolerance_mm", _positive(self.tolerance_mm, f"The tolerance of target '{self.name}'"))
+        if self.region_lps_mm is not None:
+            object.__setattr__(self, "region_lps_mm", _outline(f"region of {self.name}", self.region_lps_mm))
 
     def to_dict(self) -> dict:
         """Plain numbers for JSON."""
         data = {"name": self.name, "position_lps_mm": self.position_lps_mm.tolist()}
-        return data if self.tolerance_mm is None else {**data, "tolerance_mm": self.tolerance_mm}
+        data |= {} if self.tolerance_mm is None else {"tolerance_mm": self.tolerance_mm}
+        return data if self.region_lps_mm is None else {**data, "region_lps_mm": self.region_lps_mm.tolist()}
 
     @classmethod
     def from_dict(cls, data: dict) -> Target:
         """The target written by :meth:`to_dict`."""
-        return cls(take(data, "name", "target"), take(data, "position_lps_mm", "target"), data.get("tolerance_mm"))
+        return cls(take(data, "name", "target"), take(data, "position_lps_mm", "target"), data.get("tolerance_mm"), data.get("region_lps_mm"))
 
 
 @dataclass(frozen=True, eq=False)

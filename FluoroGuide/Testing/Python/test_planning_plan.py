@@ -81,6 +81,14 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         read_plan(tmp_path / "plan.json")
 
 
+def test_a_joint_region_is_kept(tmp_path: Path) -> None:
+    region = [[1, 2, 3], [2, 2, 1 / 3], [1, 2, 3]]
+    write_plan(tmp_path / "plan.json", Plan("si_joint", (Target("joint", (1, 2, 3), 4, region),)))
+    assert read_plan(tmp_path / "plan.json").targets[0].region_lps_mm.tolist() == region
+    with pytest.raises(FluoroGuideError, match="region of joint"):
+        Target("joint", (1, 2, 3), None, [[1, 2, 3]])
+
+
 def test_files_that_are_no_plan(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello", encoding="utf-8")
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
