@@ -82,6 +82,8 @@ class XrayRun:
             shown = [q for q in self.quantities if q.needed or q.name in ("angle_reference", "principal_point_px")]
             told = [q for q in shown if q.origin in ("derived", "default")]
             plain += [f"{q.label}: {q.note}" for q in told if q.note != "no angles"]
+        if "distortion" in self.card:
+            plain.append(f"distortion corrected with a grid's polynomial (rms {self.card['distortion'].residual_px:.2f} px)")
         if self.orientation != Orientation():
             plain.append(f"picture turned upright: undone flip {self.orientation.flip}, then {self.orientation.rotation_deg} deg counter-clockwise")
         return tuple(plain + list(self.warnings))
@@ -196,6 +198,8 @@ def picture_run(frames: np.ndarray, card: dict, source: str) -> XrayRun:
 
 
 def _assemble(tags: FrameTags, frames: np.ndarray, mask: np.ndarray, card: dict, source: str, facts: dict) -> XrayRun:
+    if "distortion" in card:
+        frames, mask = _straightened(card["distortion"], frames, mask)
     quantities = read_quantities(tags, card, len(frames), frames.shape[1:])
     values = {q.name: q.value for q in quantities}
     orientation = Orientation() if "projection_matrix" in card else Orientation(values["image_rotation_deg"], values["horizontal_flip"])
@@ -207,6 +211,15 @@ def _assemble(tags: FrameTags, frames: np.ndarray, mask: np.ndarray, card: dict,
         orientation.upright(frames), orientation.upright(mask), tuple(quantities), card, source, orientation, angles, facts,
         tuple(w for w in warnings if w),
     )
+
+
+def _straightened(distortion: object, frames: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and mask without the intensifier's distortion; what lay outside the picture is masked."""
+    seen = [distortion.corrected(m.astype(np.float32)) > 0.999 for m in mask]
+    straight = np.stack([np.nan_to_num(distortion.corrected(f), nan=float(f.flat[0])) for f in frames])
+    if np.issubdtype(frames.dtype, np.integer):
+        straight = np.rint(straight).astype(frames.dtype)
+    return straight, np.stack(seen)
 
 
 def open_projection(path: str | Path) -> DicomFile:

@@ -76,6 +76,13 @@ class Distortion:
         values = map_coordinates(np.asarray(picture, np.float32), where[:, ::-1].T, order=1, cval=np.nan)
         return values.reshape(self.rows, self.columns)
 
+    def nearest(self) -> np.ndarray:
+        """Flat index (rows * columns,) of the distorted picture's pixel nearest to each pixel of the corrected one; clamped at the borders."""
+        r, c = np.mgrid[:self.rows, :self.columns]
+        where = np.rint(self.distorted(np.column_stack([c.ravel(), r.ravel()]))).astype(np.int64)
+        columns, rows = np.clip(where[:, 0], 0, self.columns - 1), np.clip(where[:, 1], 0, self.rows - 1)
+        return rows * self.columns + columns
+
     def _unit(self, pixels: np.ndarray) -> np.ndarray:
         half = max(self.rows, self.columns) / 2
         return (pixels - ((self.columns - 1) / 2, (self.rows - 1) / 2)) / half

@@ -61,8 +61,8 @@ def check_card(card: object) -> dict:
     if sid is not None and sod is not None and sid <= sod:
         both = f"source_to_detector_mm {sid:g}, source_to_isocenter_mm {sod:g}"
         raise FluoroGuideError("The detector would lie between source and isocentre", both, _NEXT)
-    if "projection_matrix" in checked and len(checked) > 1:
-        others = ", ".join(k for k in checked if k != "projection_matrix")
+    others = ", ".join(k for k in checked if k not in ("projection_matrix", "distortion"))
+    if "projection_matrix" in checked and others:
         raise FluoroGuideError("The C-arm card has a projection_matrix and other geometry", others, "Keep one of the two; the matrix says it all")
     return checked
 
@@ -123,6 +123,20 @@ def _matrix(key: str, value: object) -> np.ndarray:
     return matrix
 
 
+def _distortion(key: str, value: object) -> object:
+    from .distortion import Distortion
+
+    try:
+        found = value if isinstance(value, Distortion) else Distortion.from_dict(value)
+        terms = (found.order + 1) * (found.order + 2) // 2
+        fits = found.coefficients.shape == (2, terms) and np.isfinite(found.coefficients).all() and min(found.rows, found.columns) > 0
+    except (TypeError, ValueError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise FluoroGuideError(f"The C-arm card's {key} is not what a measured distortion is written as", type(value).__name__, _NEXT)
+    return found
+
+
 _SPACING_RANGE_MM = (0.005, 20.0)
 CARD_KEYS = {
     "source_to_detector_mm": _between(*_DISTANCE_RANGE_MM),
@@ -137,8 +151,11 @@ CARD_KEYS = {
     "horizontal_flip": _flag,
     "table_offset_mm": _numbers(3, -5000, 5000),
     "projection_matrix": _matrix,
+    "distortion": _distortion,
 }
-"""Keys of a C-arm card and the check of each; ``pixel_spacing_mm`` is [row, column], ``principal_point_px`` [column, row]."""
+"""Keys of a C-arm card and the check of each; ``pixel_spacing_mm`` is [row, column], ``principal_point_px`` [column, row].
+
+``distortion`` is :meth:`~.distortion.Distortion.to_dict`; pictures are corrected as they are read, before all else."""
 
 
 @dataclass(frozen=True)

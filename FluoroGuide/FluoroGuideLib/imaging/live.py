@@ -145,6 +145,7 @@ class QueuedSource:
         self._thread: threading.Thread | None = None
         self._started_s = self._last_s = None
         self._upright: tuple | None = None
+        self._straight: tuple | None = None
 
     # ---- life ---------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -287,10 +288,21 @@ class QueuedSource:
             return raw.pixels, self.geometry, ()
         key = (raw.pixels.shape, id(self.geometry))
         if self._upright is None or self._upright[0] != key:
-            run: XrayRun = picture_run(np.zeros((1, *raw.pixels.shape), np.uint8), self.geometry, self.name)
+            card = {k: v for k, v in self.geometry.items() if k != "distortion"}
+            run: XrayRun = picture_run(np.zeros((1, *raw.pixels.shape), np.uint8), card, self.name)
             self._upright = (key, run.orientation, *self._view_of(run))
         _, orientation, view, assumptions = self._upright
-        return orientation.upright(raw.pixels), view, assumptions
+        pixels = self._straightener(raw.pixels) if "distortion" in self.geometry else raw.pixels
+        return orientation.upright(pixels), view, assumptions
+
+    def _straightener(self, pixels: np.ndarray) -> np.ndarray:
+        """The frame without distortion: the nearest pixel of each, from a table made once per card (1 ms; at most half a pixel off)."""
+        found = self.geometry["distortion"]
+        if self._straight is None or self._straight[0] is not found:
+            self._straight = found, found.nearest()
+        if pixels.shape != (found.rows, found.columns):
+            raise FluoroGuideError("The distortion was measured for another size", f"{pixels.shape}, {(found.rows, found.columns)}")
+        return pixels.ravel()[self._straight[1]].reshape(pixels.shape)
 
     def _view_of(self, run: XrayRun) -> tuple[CArmView, tuple[str, ...]]:
         if not run.missing or not self._pictures_only:

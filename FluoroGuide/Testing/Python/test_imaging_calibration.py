@@ -211,3 +211,34 @@ def test_correcting_a_picture_moves_dots_to_a_regular_grid():
 def test_pictures_without_a_grid(picture):
     with pytest.raises(FluoroGuideError, match="grid"):
         distortion_from_grid(picture)
+
+
+def test_a_card_with_a_distortion_straightens_pictures_as_they_are_read(tmp_path):
+    import SimpleITK as sitk
+
+    from FluoroGuideLib.imaging.live import QueuedSource
+    from FluoroGuideLib.imaging.sources import open_xray
+
+    picture = (1000 * grid_picture(noise=0.0)).clip(0, 2000).astype(np.uint16)
+    found = distortion_from_grid(picture)
+    sitk.WriteImage(sitk.GetImageFromArray(picture), str(tmp_path / "x.png"))
+    card = {"source_to_detector_mm": 1000, "source_to_isocenter_mm": 600, "primary_angle_deg": 0, "secondary_angle_deg": 0,
+            "pixel_spacing_mm": [0.5, 0.5], "angle_reference": "patient", "distortion": found.to_dict()}
+    run = open_xray(tmp_path / "x.png", card)
+    expected = found.corrected(picture)
+    inside = run.mask[0]
+    np.testing.assert_allclose(run.frames[0][inside], expected[inside], atol=0.51)
+    assert any("distortion corrected" in text for text in run.assumptions)
+
+    class One(QueuedSource):
+        def _receive(self):
+            self._put(picture)
+
+    with One("test", card, polarity="bone dark") as source:
+        image = next(source.frames(5.0)).image
+    # Nearest neighbours instead of linear interpolation: the same dots, at most half a pixel off.
+    straight, live = find_dots(-np.nan_to_num(expected, nan=900.0)), find_dots(image.pixels.astype(float))
+    nearest = np.array([np.linalg.norm(live - d, axis=1).min() for d in straight if np.linalg.norm(d - 256) < 180])
+    assert np.percentile(nearest, 95) < 0.5
+    with pytest.raises(FluoroGuideError, match="distortion"):
+        open_xray(tmp_path / "x.png", {**card, "distortion": {"rows": 3}})
