@@ -68,9 +68,10 @@ def _trajectories(arguments: argparse.Namespace, procedure: object, image: objec
     from ..planning.plan import Trajectory
     from ..planning.suggest import Rules, suggest
 
-    structures = []
+    structures, labelled = [], None
     if arguments.structures:
-        structures, missing = procedure.structures(*read_segmentation(arguments.structures, arguments.structure_names))
+        labelled = read_segmentation(arguments.structures, arguments.structure_names)
+        structures, missing = procedure.structures(*labelled)
         warnings += [f"The segmentation lacks {', '.join(missing)}: their clearance is not checked."] if missing else []
     elif procedure.data["safety_structures"]:
         warnings.append("No segmentation was given: clearance of structures is not checked.")
@@ -92,13 +93,34 @@ def _trajectories(arguments: argparse.Namespace, procedure: object, image: objec
             raise FluoroGuideError("No skin was found, so no entry can be suggested", None, "Give the entry with --entry")
         rules = Rules(procedure.direction(_side(arguments)), procedure.cone_deg, procedure.bone_allowed, gauge=arguments.gauge,
                       needle_length_mm=arguments.needle_length)
-        found = suggest(target, image, body, structures, room, rules, count=arguments.suggestions)
+        if procedure.data["target_kind"] == "pedicle":
+            rules = _through_pedicle(rules, target, labelled, _side(arguments), warnings)
+        found = suggest(target, image, body, structures, room, rules, count=arguments.suggestions, step_deg=1.0 if rules.bone_allowed else 2.0)
         paths = [c.trajectory for c in found]
     details = [_one(path, procedure, image, structures, body, room) for path in paths]
     if not arguments.entry:
         for item, candidate in zip(details, found if paths else [], strict=True):
             item.update(score=candidate.score, reasons=list(candidate.reasons))
     return paths, {"procedure_text": procedure.text(), "patient_position": position, "carm": room.card.name, "trajectories": details}
+
+
+def _through_pedicle(rules: object, target: np.ndarray, labelled: tuple | None, side: str | None, warnings: list[str]) -> object:
+    """The rules with the middle of the pedicle as a point to pass, where the vertebra at the target is labelled."""
+    from ..planning.landmarks import pedicle
+    from ..planning.plan import inside
+
+    if labelled is None:
+        warnings.append("The way through the pedicle is not checked: no segmentation was given.")
+        return rules
+    labels, names = labelled
+    value = int(labels[labels.TransformPhysicalPointToIndex(target.tolist())]) if inside(labels, target[None])[0] else 0
+    try:
+        found = pedicle(labels, names, names.get(value, "a vertebra at the target"), side)
+    except FluoroGuideError as error:
+        warnings.append(f"The way through the pedicle is not checked. {error.message}")
+        return rules
+    warnings.append(found.text)
+    return dataclasses.replace(rules, direction_lps=found.outline_lps_mm[1] - target, through_lps_mm=found.outline_lps_mm[1])
 
 
 def _side(arguments: argparse.Namespace) -> str | None:
