@@ -41,7 +41,8 @@ FOLDERS = re.compile(rf"(?<![^\s\"'(=:,;])(?:file:|[A-Za-z]:)?[\\/]{{1,3}}(?:{_P
 
 _VERDICTS = ("pass", "warn", "fail")
 FIXED_WORDS = {
-    "laterality": ("left", "right", "bilateral", "midline"), "verdict": _VERDICTS, "registration_verdict": _VERDICTS, "method": ("manual", "automatic"),
+    "laterality": ("left", "right", "bilateral", "midline"), "verdict": _VERDICTS, "registration_verdict": _VERDICTS,
+    "method": ("manual", "automatic"),
     "kind": ("fluoroscopy", "acquisition", "unknown"), "source": ("rdsr", "image headers", "manual"), "plane": ("A", "B", "single"),
     "fluoroscopy_time_source": ("reported", "added up from events", "manual"), "scale": ("NRS", "VAS"), "when": ("before", "after"),
     "severity": ("minor", "major"), "burned_in": ("no", "yes", "unknown"), "format": ("fluoroguide-record", "fluoroguide-plan", "fluoroguide-case"),
