@@ -315,13 +315,13 @@ def test_files_written_in_pieces_are_read_once_and_whole(tmp_path, polling):
                     stream.flush()
                     time.sleep(0.15)  # longer than the settling time: only the structure tells
         (inbox / "half.dcm.tmp").write_bytes(b"x")
-        got = list(source.frames(timeout_s=1.5))
+        got = list(source.frames(timeout_s=0.9))
         assert [(f.image.facts["file"], f.image.frame) for f in got] == [("a.dcm", 0), ("a.dcm", 1), ("b.png", 0)]
         assert source.counters.refused == 0
         np.testing.assert_allclose(got[0].image.pixels, normalize(scene(seed=1), relationship="LIN").pixels, atol=1e-6)
         (outside / "c.dcm").write_bytes((outside / "a.dcm").read_bytes())
         (outside / "c.dcm").rename(inbox / "c.dcm")  # moved in
-        assert [f.image.facts["file"] for f in source.frames(timeout_s=1.5)] == ["c.dcm", "c.dcm"]
+        assert [f.image.facts["file"] for f in source.frames(timeout_s=0.9)] == ["c.dcm", "c.dcm"]
 
 
 def test_a_file_that_is_never_finished_or_too_large_is_refused(tmp_path):

@@ -39,6 +39,9 @@ class Server(pyigtl.OpenIGTLinkServer):
     # pyigtl waits 10 ms for messages between two frames and gives up a connection that does not take 2 MB within 10 ms: too slow for 30 Hz.
     def _send_queued_message_from_socket(self, connection):
         connection.settimeout(5.0)
+        with self.lock_outgoing_messages:
+            if self.outgoing_messages:
+                self.outgoing_messages[0].timestamp = time.time()  # the time of sending, not of queueing
         try:
             return super()._send_queued_message_from_socket(connection)
         finally:
