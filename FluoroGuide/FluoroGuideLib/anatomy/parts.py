@@ -93,6 +93,7 @@ def pelvis_parts(image: object, extra_seeds: Mapping[str, Sequence[Sequence[floa
     notes = _seed_pelvis(solid)
     _add_seeds(solid, PELVIS_LABELS, extra_seeds or {})
     labels = _grow(solid)
+    _fill_marrow(labels, (2, 3, 6, 7))
     missing = [n for v, n in PELVIS_LABELS.items() if not (labels == v).any()]
     notes += [f"Not found in the volume: {', '.join(missing)}."] if missing else []
     return BoneParts(_uncropped(labels, solid, image), dict(PELVIS_LABELS), tuple(notes))
@@ -278,6 +279,23 @@ def _grow(solid: _Solid) -> np.ndarray:
     result = np.zeros(mask.shape, np.uint8)
     result[mask] = np.where(np.isfinite(distance[:count]), solid.seeds[mask][root], 0)
     return result
+
+
+def _fill_marrow(labels: np.ndarray, values: tuple[int, ...]) -> None:
+    """Fill, slice by slice, what a bone encloses: marrow too fatty for any threshold.  For bones without a canal only.
+
+    A hole with another bone in it (the femoral head in its socket) stays.
+    """
+    from scipy.ndimage import binary_fill_holes, label
+
+    for layer in labels:
+        for value in values:
+            bone = layer == value
+            if bone.any():
+                holes, count = label(binary_fill_holes(bone) & ~bone)
+                for n in range(1, count + 1):
+                    if not layer[holes == n].any():
+                        layer[holes == n] = value
 
 
 def _uncropped(labels: np.ndarray, solid: _Solid, image: object) -> object:
