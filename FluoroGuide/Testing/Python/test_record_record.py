@@ -64,7 +64,10 @@ def test_valid_by_its_schema_and_schema_can_say_no() -> None:
     data = a_record().to_dict()
     validator.validate(data)
     validator.validate(ProcedureRecord("free").to_dict())
-    for wrong in ({"laterality": "links"}, {"schema_version": 2}, {"pain": [{"when": "during"}]}, {"complications": ["dizzy"]}, {"created_utc": "yesterday"}, {"placements": [{}]}, {"dose": {"dap_gy_m2": -1}}):
+    for wrong in (
+        {"laterality": "links"}, {"schema_version": 2}, {"pain": [{"when": "during"}]}, {"complications": ["dizzy"]},
+        {"created_utc": "yesterday"}, {"placements": [{}]}, {"dose": {"dap_gy_m2": -1}},
+    ):
         assert not validator.is_valid({**data, **wrong}), wrong
 
 
@@ -104,7 +107,9 @@ def test_placement_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 5, "readable_from": 4}, "version 5, known up to 1"), ({"schema_version": "1"}, "not a whole number"), ({"format": "fluoroguide-plan"}, "This is not a record"),
+        ({"schema_version": 5, "readable_from": 4}, "version 5, known up to 1"), ({"schema_version": "1"}, "not a whole number"), (
+            {"format": "fluoroguide-plan"}, "This is not a record",
+        ),
         ({"placements": None}, "'placements' is not a list"), ({"placements": [{}]}, "placement lacks the key 'trajectory'"),
         ({"laterality": "links"}, "laterality is unknown"), ({"procedure": ""}, "names no procedure"),
     ],
