@@ -1,4 +1,4 @@
-"""``fluoroguide locate``: the needle in two views (found, or marked by hand), its tip and direction in 3-D, its deviation from plan."""
+"""``fluoroguide locate``: the needle in two views, found or marked by hand; its tip and direction in 3-D; its deviation from plan."""
 
 from __future__ import annotations
 

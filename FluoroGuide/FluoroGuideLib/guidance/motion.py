@@ -102,7 +102,8 @@ class MotionWatch:
         self._part = (slice(low[1], high[1]), slice(low[0], high[0]))
         self._low = low
         drr = shrink(_to_size(bone_drr, view)[self._part], self.factor)
-        self._inside = np.ones(drr.shape, np.float32) if mask is None else (shrink(mask[self._part].astype(np.float32), self.factor) > 0.9).astype(np.float32)
+        known = np.ones_like(drr) if mask is None else shrink(mask[self._part].astype(np.float32), self.factor)
+        self._inside = (known > 0.9).astype(np.float32)
         self._weight = edge_weight(drr) * self._inside
         if self._weight.max() <= 0:
             raise FluoroGuideError("The target bone has no edge in the picture", None, "Check the target, or watch another bone")
@@ -187,10 +188,7 @@ class _ShiftModel:
     """Finds the shift of one bone in the difference of two frames."""
 
     def __init__(self, bone: np.ndarray, weight: np.ndarray, mm_per_px: float) -> None:
-        from scipy.ndimage import spline_filter
-
-        self.bone, self.gain = bone, 1.0
-        self._spline = spline_filter(bone, 3, output=np.float32)
+        self.bone, self.gain = np.ascontiguousarray(bone, np.float32), 1.0
         self._use = np.nonzero(self._reach(weight, SEARCH_MM / mm_per_px))
         steps = np.arange(-SEARCH_MM, SEARCH_MM + 0.1, SEARCH_STEP_MM) / mm_per_px
         self._shifts = np.array([(c, r) for r in steps for c in steps])
@@ -211,8 +209,8 @@ class _ShiftModel:
     def _change(self, shift_px: np.ndarray, where: tuple) -> np.ndarray:
         from scipy.ndimage import map_coordinates
 
-        at = [where[0] - shift_px[1], where[1] - shift_px[0]]
-        return map_coordinates(self._spline, at, order=3, mode="nearest", prefilter=False) - self.bone[where]
+        at = [where[0] - shift_px[1], where[1] - shift_px[0]]  # linear: the picture was smoothed by more than a pixel
+        return map_coordinates(self.bone, at, order=1, mode="nearest", prefilter=False) - self.bone[where]
 
     def find(self, difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
         """Shift (column, row) in pixels, the part of the difference it explains (0..1), and the shift's standard deviation."""

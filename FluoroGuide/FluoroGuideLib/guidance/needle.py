@@ -387,9 +387,9 @@ def _checked(pixels: np.ndarray, mask: np.ndarray | None, mm_per_px: float) -> t
         raise FluoroGuideError("The picture is too small to look for a needle in", pixels.shape, "Give a frame of at least 64 x 64 pixels")
     if not np.isfinite(mm_per_px) or mm_per_px <= 0:
         raise FluoroGuideError("The pixel size must be a positive number of mm", mm_per_px)
+    if mask is not None and np.shape(mask) != pixels.shape:
+        raise FluoroGuideError("The mask and the picture differ in size", f"{np.shape(mask)}, {pixels.shape}")
     valid = np.isfinite(pixels) if mask is None else np.asarray(mask, bool) & np.isfinite(pixels)
-    if valid.shape != pixels.shape:
-        raise FluoroGuideError("The mask and the picture differ in size", f"{valid.shape}, {pixels.shape}")
     if not valid.all():
         # Outside the field the nearest known value is as good as any: it makes no edge.
         from scipy.ndimage import distance_transform_edt

@@ -53,7 +53,8 @@ class Surface:
 
     def __post_init__(self) -> None:
         v, t = np.asarray(self.vertices_lps_mm, float), np.asarray(self.triangles, np.int64)
-        if v.ndim != 2 or v.shape[1] != 3 or t.ndim != 2 or t.shape[1] != 3 or len(t) < 4 or not np.isfinite(v).all() or t.min() < 0 or t.max() >= len(v):
+        shapes = v.ndim == t.ndim == 2 and v.shape[1] == t.shape[1] == 3 and len(t) >= 4
+        if not shapes or not np.isfinite(v).all() or t.min() < 0 or t.max() >= len(v):
             raise FluoroGuideError("The surface is not a list of finite points and triangles", f"{v.shape}, {t.shape}")
         object.__setattr__(self, "vertices_lps_mm", v)
         object.__setattr__(self, "triangles", t)

@@ -94,13 +94,27 @@ def spread(difference: np.ndarray, known: np.ndarray, mm_per_px: float) -> Sprea
     middle = np.median(values)
     # The lower half holds no agent: its spread is the noise's.
     sigma = 1.4826 * np.median(np.abs(values[values <= middle] - middle))
-    mask = known & (smooth > middle + NOISE_SIGMAS * max(float(sigma), 1e-6))
+    mask = _to_half_height(known & (smooth > middle + NOISE_SIGMAS * max(float(sigma), 1e-6)), smooth - middle)
     mask = binary_closing(binary_opening(mask, iterations=1), iterations=max(1, round(0.5 / mm_per_px)))
     labels, _ = label(mask)
     sizes = np.bincount(labels.ravel()) * mm_per_px**2
     sizes[0] = 0
     mask = (sizes >= LEAST_SPREAD_MM2)[labels]
     return Spread(mask, tuple(mask_outlines(mask)), float(mask.sum() * mm_per_px**2))
+
+
+def _to_half_height(mask: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Each piece without its blurred skirt: what is at least half as dense as the median of its dense half."""
+    from scipy.ndimage import find_objects, label
+
+    labels, _ = label(mask)
+    result = np.zeros_like(mask)
+    for number, box in enumerate(find_objects(labels), 1):
+        piece = labels[box] == number
+        values = height[box][piece]
+        level = 0.5 * float(np.median(values[values >= np.median(values)]))
+        result[box] |= piece & (height[box] >= level)
+    return result
 
 
 def mask_outlines(mask: np.ndarray) -> list[np.ndarray]:

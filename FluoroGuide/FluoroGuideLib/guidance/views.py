@@ -122,7 +122,8 @@ def progress(trajectory: Trajectory, tip_lps_mm: np.ndarray | None = None, toler
     depth = float(offset @ trajectory.axis)
     lateral = float(np.linalg.norm(offset - depth * trajectory.axis))
     left = length - depth
-    marks += [Mark("tip", np.array([depth, lateral]) + _circle(0.8), ORANGE), Mark("shaft", np.array([[min(0.0, depth), lateral], [depth, lateral]]), ORANGE)]
+    marks += [Mark("tip", np.array([depth, lateral]) + _circle(0.8), ORANGE)]
+    marks += [Mark("shaft", np.array([[min(0.0, depth), lateral], [depth, lateral]]), ORANGE)]
     text = f"{left:.1f} mm to the target" if left >= 0.05 else "at the target's depth" if left > -0.05 else f"{-left:.1f} mm past the target"
     return Progress(tuple(marks), depth, left, text)
 
