@@ -74,7 +74,7 @@ class Normalized:
 def normalize(
     pixels: np.ndarray, *, polarity: str | None = None, relationship: str | None = None, mask: np.ndarray | None = None,
     field: bool | np.ndarray = True, mask_saturated: bool = True, mask_metal: bool = True, mask_text: bool = True,
-    percentiles: tuple[float, float] = (0.1, 99.9),
+    check_polarity: bool = True, percentiles: tuple[float, float] = (0.1, 99.9),
 ) -> Normalized:
     """Normalise one picture.
 
@@ -95,6 +95,8 @@ def normalize(
         Mask plateaus at either end of the values.
     mask_metal, mask_text
         Mask metal (:class:`~.live_normalize.StreamNormalizer` does not: instruments move), and text or markers burned into the picture.
+    check_polarity
+        Compare a polarity that was given with what the pixels look like, and note a contradiction.
     percentiles
         Values of the masked picture that become 0 and 1; what lies beyond is clipped.
 
@@ -111,7 +113,11 @@ def normalize(
     used &= ~letters
     limits = saturation_limits(values, used, np.asarray(pixels).dtype) if mask_saturated else (-np.inf, np.inf)
     plateau = used & ((values <= limits[0]) | (values >= limits[1]))
-    polarity, confidence = _decide_polarity(values, valid & ~letters, exposed, plateau, polarity, relationship, notes)
+    if polarity is None or check_polarity:
+        polarity, confidence = _decide_polarity(values, valid & ~letters, exposed, plateau, polarity, relationship, notes)
+    else:
+        confidence = 1.0
+        notes.append(f"{polarity} in the picture given: told")
     used &= ~plateau
     if used.sum() < max(64, 0.01 * used.size):
         share = f"{100 * used.mean():.2f} %"
