@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .refine import Refined, pose_distance_mm
-from .similarity import Level
+from .similarity import FixedView, Level
 
 BLOCK_PX = 16
 SANDWICH_SCALE = 3.0
@@ -24,11 +24,24 @@ def pose_covariance(level: Level, pose: np.ndarray, center_mm: np.ndarray) -> np
 
     Returns infinities on the diagonal when the equations are singular (a pose the images do not determine).
     """
-    bread, meat = np.zeros((6, 6)), np.zeros((6, 6))
-    for fixed in level.views:
-        moving, jacobian = level.normalized_with_jacobian(fixed, pose, center_mm)
+    return sandwich([(fixed, *level.normalized_with_jacobian(fixed, pose, center_mm)) for fixed in level.views], level.cauchy2)
+
+
+def sandwich(pieces: list[tuple[FixedView, np.ndarray, np.ndarray]], cauchy2: float) -> np.ndarray:
+    """Scaled block-sandwich covariance (6, 6) of the first six parameters; the others are marginalised.
+
+    Parameters
+    ----------
+    pieces
+        Per view: the fixed view, the normalised DRR and its derivative (P, rows, columns).
+    cauchy2
+        Square of the Cauchy scale.
+    """
+    count = pieces[0][2].shape[0]
+    bread, meat = np.zeros((count, count)), np.zeros((count, count))
+    for fixed, moving, jacobian in pieces:
         residual = moving - fixed.fixed
-        weight = fixed.weight / (1 + residual * residual / level.cauchy2)
+        weight = fixed.weight / (1 + residual * residual / cauchy2)
         rows = jacobian.astype(float)
         bread += np.einsum("pij,qij,ij->pq", rows, rows, weight, optimize=True)
         scores = _block_sums(rows * (weight * residual)[None], BLOCK_PX)
@@ -38,7 +51,7 @@ def pose_covariance(level: Level, pose: np.ndarray, center_mm: np.ndarray) -> np
     if not np.isfinite(normalized).all() or np.linalg.cond(normalized) > 1e12:
         return np.diag(np.full(6, np.inf))
     inverse = np.linalg.inv(normalized) / np.outer(scale, scale)
-    return SANDWICH_SCALE**2 * inverse @ meat @ inverse
+    return SANDWICH_SCALE**2 * (inverse @ meat @ inverse)[:6, :6]
 
 
 def _block_sums(images: np.ndarray, size: int) -> np.ndarray:
@@ -63,10 +76,13 @@ class Limits:
         Predicted 95 % error at a target (in-plane for a single view).
     coverage_warn
         Part of the X-ray's mask that the volume explains.
+    mirrored
+        A mirror image that correlates this many times better than the X-ray itself says that left and right are exchanged.
     """
 
     similarity_fail: float = 0.25
     similarity_warn: float = 0.45
+    mirrored: float = 1.0
     rival_cost: float = 1.02
     rival_apart_mm: float = 3.0
     error_warn_mm: float = 2.0
@@ -76,6 +92,7 @@ class Limits:
 
 def judge(
     best: Refined, rivals: list[Refined], errors_mm: list[float], coverage: float, views: int, center_mm: np.ndarray, limits: Limits | None = None,
+    *, mirrored: tuple[str, ...] = (),
 ) -> tuple[str, tuple[str, ...]]:
     """Verdict ``pass``/``warn``/``fail`` and its reasons, from what can be known without the truth.
 
@@ -89,9 +106,12 @@ def judge(
         Part of the X-rays' masks that the volume explains.
     views
         Number of views.
+    mirrored
+        Names of X-rays that fit the volume better as mirror images.
     """
     limits = limits or Limits()
     fails, warns = [], []
+    fails += [f"{name} fits the volume better as its mirror image: are left and right exchanged?" for name in mirrored]
     worst = min(best.evaluation.similarity, default=0.0)
     if worst < limits.similarity_fail:
         fails.append(f"The X-ray and the volume do not look alike (similarity {worst:.2f}): wrong volume, level, side or geometry?")

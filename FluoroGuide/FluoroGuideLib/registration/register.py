@@ -15,7 +15,8 @@ from ..errors import CancelledError, FluoroGuideError
 from ..geometry.frames import center_lps_mm, corners_lps_mm
 from ..geometry.rigid import apply, check_rigid
 from ..imaging.xray import XrayImage
-from .confidence import judge, pose_covariance
+from .confidence import Limits, judge, pose_covariance
+from .parts import Part, PartOptions, make_part, register_part
 from .refine import Refined, distinct, refine
 from .result import Registration
 from .search import Candidate, Found, center_in_isocenter, rotation_grid, search, start_at_isocenter
@@ -24,6 +25,8 @@ from .volume import MovingVolume
 
 POLARITY_RATIO = 1.2
 """An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
+MOVED_MM = 2.0
+"""A bone that lies farther than this from where the whole volume's pose puts it has moved against its surroundings."""
 Progress = Callable[[float, str], None]
 
 
@@ -78,12 +81,13 @@ class _Task:
     history: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     inverted: set[int] = field(default_factory=set)
+    mirrored: list[str] = field(default_factory=list)
 
 
 def register(
     volume: AttenuationVolume | MovingVolume, images: Sequence[XrayImage], initial: np.ndarray | None = None, *,
     targets: dict[str, np.ndarray] | None = None, options: Options | None = None, progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Callable[[], bool] | None = None, part: object = None,
 ) -> Registration:
     """Find the pose of a volume in one or more X-rays.
 
@@ -100,6 +104,10 @@ def register(
         Named points (3,) in volume LPS mm; the error is predicted there and the pose turns about their mean.
     options, progress, cancelled
         See :class:`Options`; ``progress(fraction, text)``; ``cancelled()`` is asked between iterations.
+    part
+        Volume of interest: None for the whole volume; ``"auto"`` for the bone around the targets; label value(s) of
+        ``volume.parts``; or a :class:`parts.Part`.  The result is then the pose of that bone, and how far it moved
+        against its surroundings is told.
 
     Raises
     ------
@@ -119,9 +127,14 @@ def register(
         if task.cancelled():
             raise CancelledError()
     moving.beyond()
+    bone = None if part is None else make_part(moving, part, point)
+    if bone is not None:
+        for spec in PartOptions().levels:
+            for projector in bone.projectors(spec.pixel_mm):
+                projector.prepare()
     rendered, began = moving.projections, time.perf_counter()
     best, others, level = _coarse_to_fine(task, start)
-    result = _answer(task, best, others, level, targets)
+    result = _answer(task, best, others, level, targets) if bone is None else _part_answer(task, bone, best, level, targets)
     return Registration(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
@@ -174,6 +187,11 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
             level = _make_level(task, options.levels[0], center)
             found = _search(task, level, start, center)
         pool += found.candidates
+        task.mirrored = [
+            image.source or f"X-ray {n + 1}"
+            for n, (image, mirror, straight) in enumerate(zip(task.images, found.mirrored_correlation, found.correlation, strict=True))
+            if mirror > Limits().mirrored * straight
+        ]
     refined: list[Refined] = []
     for number, spec in enumerate(options.levels):
         task.progress(0.3 + 0.6 * number / len(options.levels), f"refining at {spec.pixel_mm:g} mm")
@@ -198,6 +216,7 @@ def _search(task: _Task, level: Level, start: np.ndarray, center_mm: np.ndarray)
     task.history.append({
         "stage": "search", "rotations": len(rotations), "best_score": max((c.score for c in found.candidates), default=0.0),
         "correlation": list(found.correlation), "inverted_correlation": list(found.inverted_correlation),
+        "mirrored_correlation": list(found.mirrored_correlation),
     })
     return found
 
@@ -238,6 +257,35 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
     covariance = pose_covariance(masked, best.pose, center)
+    return _judged(task, best, others, covariance, center, masked.coverage(level), targets)
+
+
+def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets: dict[str, np.ndarray] | None) -> dict:
+    """The bone's own pose; the whole volume's where the bone is in no picture, which is then said."""
+    task.progress(0.9, f"registering {bone.name} on its own")
+    found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
+    if found is None:
+        task.notes.append(f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
+        return _answer(task, whole, [], level, targets)
+    points = targets or {"centre": task.point_lps_mm}
+    moved = max(float(np.linalg.norm(apply(found.best.pose, p) - apply(whole.pose, p))) for p in points.values())
+    if moved > MOVED_MM:
+        task.notes.append(
+            f"The {bone.name} lies {moved:.1f} mm from where the whole volume's pose puts it: it moved against its surroundings, "
+            "whose overlay is not valid."
+        )
+    task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
+    coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
+    result = _judged(task, found.best, found.rivals, found.covariance(), found.center_mm, coverage, targets)
+    facts = {"part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
+    return {**result, "facts": {**result["facts"], **facts}}
+
+
+def _judged(
+    task: _Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
+    targets: dict[str, np.ndarray] | None,
+) -> dict:
+    """The verdict and what goes into the result."""
     views = tuple(image.view for image in task.images)
     draft = {
         "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
@@ -245,7 +293,7 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     points = targets or {"centre": task.point_lps_mm}
     errors = Registration(verdict="warn", reasons=(), **draft).target_error(points) if np.isfinite(covariance).all() else []
     widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
-    verdict, reasons = judge(best, others, widths, masked.coverage(level), len(views), center)
+    verdict, reasons = judge(best, others, widths, coverage, len(views), center, mirrored=tuple(task.mirrored))
     task.progress(1.0, verdict)
     return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": {"inverted_views": sorted(task.inverted)}}
 

@@ -41,13 +41,14 @@ class Found:
     ----------
     candidates
         The best distinct poses, best first.
-    correlation, inverted_correlation
-        Per view: the best correlation at any pose, with the X-ray as it is and with its grey values inverted.
+    correlation, inverted_correlation, mirrored_correlation
+        Per view: the best correlation at any pose, with the X-ray as it is, with its grey values inverted, and mirrored.
     """
 
     candidates: list[Candidate]
     correlation: tuple[float, ...]
     inverted_correlation: tuple[float, ...]
+    mirrored_correlation: tuple[float, ...]
 
 
 def rotation_grid(limit_deg: float, step_deg: float) -> np.ndarray:
@@ -75,7 +76,9 @@ class ShiftMaps:
         weight = (fixed.weight > 0).astype(np.float32)
         template = fixed.fixed * weight
         self.count = float(weight.sum())
-        self._template = [np.conj(scipy.fft.rfft2(x, self.shape)) for x in (weight, template, template * template)]
+        self._template, self._mirrored = (
+            [np.conj(scipy.fft.rfft2(x, self.shape)) for x in (w, t, t * t)] for w, t in ((weight, template), (weight[:, ::-1], template[:, ::-1]))
+        )
 
     def _moving(self, pose: np.ndarray) -> FixedView:
         """The DRR on the enlarged detector, normalised as the X-ray is, with its own mask (beyond the scan is unknown)."""
@@ -85,16 +88,21 @@ class ShiftMaps:
             mask = self.beyond.project(self.view, pose, None, self.distances) <= 0
         return FixedView(image, mask, self.view, self.fixed.radius, self.fixed.kernels)
 
-    def correlation(self, pose: np.ndarray) -> np.ndarray:
+    def correlation(self, pose: np.ndarray) -> tuple[np.ndarray, float]:
         """Masked correlation (2 margin + 1, 2 margin + 1); index (row, column) = margin means no shift.
+
+        The second value is the best correlation of the X-ray's mirror image at any shift.
 
         Scaled by the root of the overlap: its square is the part of the *whole* X-ray's variance that is explained, so
         that a shift that explains few pixels well does not beat one that explains all of them.
         """
         moving = self._moving(pose)
         g, m = moving.fixed, (moving.weight > 0).astype(np.float32)
-        fm, fg, fgg = (self.fft.rfft2(x, self.shape) for x in (m, g * m, g * g * m))
-        tm, tf, tff = self._template
+        spectra = [self.fft.rfft2(x, self.shape) for x in (m, g * m, g * g * m)]
+        return self._masked(spectra, self._template), float(self._masked(spectra, self._mirrored).max())
+
+    def _masked(self, spectra: list[np.ndarray], template: list[np.ndarray]) -> np.ndarray:
+        (fm, fg, fgg), (tm, tf, tff) = spectra, template
         k = 2 * self.margin + 1
         n, sg, sgg, sf, sff, sfg = (self.fft.irfft2(x, self.shape)[:k, :k] for x in (fm * tm, fg * tm, fgg * tm, fm * tf, fm * tff, fg * tf))
         n = np.maximum(n, 1e-3)
@@ -151,15 +159,15 @@ def search(
         if cancelled is not None and cancelled():
             raise CancelledError()
         turned = motion(np.r_[rotation, 0, 0, 0], center_mm) @ start
-        correlations = [m.correlation(turned) for m in maps]
-        extremes = np.array([(c.max(), -c.min()) for c in correlations])
-        return _translations(maps, correlations, turned, center_mm, margin, peaks), extremes
+        results = [m.correlation(turned) for m in maps]
+        extremes = np.array([(c.max(), -c.min(), mirrored) for c, mirrored in results])
+        return _translations(maps, [c for c, _ in results], turned, center_mm, margin, peaks), extremes
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         results = list(pool.map(one_rotation, rotations))
     found = sorted((c for group, _ in results for c in group), key=lambda c: -c.score)
     best = np.max([extremes for _, extremes in results], axis=0)
-    return Found(distinct(found, center_mm, 4.0, keep), tuple(best[:, 0]), tuple(best[:, 1]))
+    return Found(distinct(found, center_mm, 4.0, keep), *(tuple(column) for column in best.T.tolist()))
 
 
 def _translations(

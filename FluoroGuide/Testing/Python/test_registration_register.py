@@ -157,3 +157,14 @@ def test_an_inverted_xray_is_recognised_by_the_volume(case: Case) -> None:
     assert case.mtre(result.pose) < 0.7
     assert [r for r in result.reasons if "lateral.png were inverted" in r]
     assert not [r for r in result.reasons if "phantom were inverted" in r]
+
+
+def test_a_mirrored_xray_fails_and_says_so(case: Case) -> None:
+    """The phantom's sides differ (scoliosis, gas, calcified aorta), so the mirror image correlates better than the picture."""
+    view = case.images[0]
+    mirrored = XrayImage(view.pixels[:, ::-1], view.mask, view.view, "flipped.dcm")
+    result = register(case.moving, [mirrored], case.start(1, 8, 4), targets={"facet": case.target}, options=FAST)
+    assert result.verdict == "fail"
+    assert any("flipped.dcm" in r and "left and right" in r for r in result.reasons)
+    straight = register(case.moving, [view], case.start(1, 8, 4), targets={"facet": case.target}, options=FAST)
+    assert not any("mirror" in r for r in straight.reasons)

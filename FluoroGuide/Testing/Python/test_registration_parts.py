@@ -1,0 +1,93 @@
+"""One bone on its own: shells, their derivative, and a case where the surroundings moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from FluoroGuideLib.anatomy.attenuation import AttenuationVolume, attenuation_from_hu
+from FluoroGuideLib.errors import FluoroGuideError
+from FluoroGuideLib.evaluation.phantom import LumbarPhantom
+from FluoroGuideLib.evaluation.simulate import SimulationOptions, move_surroundings, simulate_view
+from FluoroGuideLib.geometry import rigid
+from FluoroGuideLib.geometry.carm import CArmView
+from FluoroGuideLib.imaging.xray import XrayImage
+from FluoroGuideLib.registration.parts import BodiesLevel, Part, PartLevel, label_distance
+from FluoroGuideLib.registration.register import MovingVolume, Options, register
+from FluoroGuideLib.registration.search import start_at_isocenter
+from FluoroGuideLib.registration.similarity import Level
+
+L3 = 4  # label of L3 in LumbarPhantom.labels()
+
+
+class Moved:
+    """A phantom whose surroundings moved 8 mm against L3, in two views that another projector made."""
+
+    def __init__(self) -> None:
+        phantom = LumbarPhantom(seed=2)
+        hu, (labels, names) = phantom.voxelize(1.5), phantom.labels(1.5)
+        assert names[L3] == "L3"
+        self.hu, self.labels = hu, labels
+        plain = attenuation_from_hu(hu)
+        self.moving = MovingVolume(AttenuationVolume(plain.image, plain.modality, "phantom", labels, names))
+        self.target = phantom.landmarks["L3 body target left"]
+        self.truth = rigid.perturb(start_at_isocenter(self.target), [0.05, -0.03, 0.06, 3.0, -4.0, 2.0], np.zeros(3))
+        moved, _ = move_surroundings(hu, sitk.Cast(labels == L3, sitk.sitkUInt8), np.random.default_rng(3), 8.0)
+        self.images = []
+        for n, angles in enumerate(((0.0, 0.0), (60.0, 0.0))):
+            view = CArmView.from_angles(*angles, sid_mm=1050, sod_mm=700, rows=256, columns=256, pixel_spacing_mm=(1.1, 1.1))
+            options = SimulationOptions.preset("clean", projector="march", gray="LOG")
+            image = simulate_view(moved, view, self.truth, options=options, rng=n)
+            self.images.append(XrayImage(-image.frames[0].astype(np.float32), image.mask, view, "moved"))
+        self.points = self.target + np.random.default_rng(0).normal(0, 10, (20, 3))
+
+    def mtre(self, pose: np.ndarray) -> float:
+        return float(np.linalg.norm(rigid.apply(pose, self.points) - rigid.apply(self.truth, self.points), axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def moved() -> Moved:
+    return Moved()
+
+
+def test_the_part_is_found_where_the_whole_volume_fails(moved: Moved) -> None:
+    whole = register(moved.moving, moved.images, targets={"body": moved.target}, options=Options(threads=1))
+    part = register(moved.moving, moved.images, targets={"body": moved.target}, options=Options(threads=1), part=L3)
+    assert moved.mtre(whole.pose) > 2.0
+    assert moved.mtre(part.pose) < 1.5
+    assert part.facts["part"] == "L3"
+    assert part.facts["moved_against_surroundings_mm"] > 2.0
+    assert any("moved against its surroundings" in r for r in part.reasons)
+    assert np.isfinite(part.covariance).all()
+
+
+def test_shells_add_up_to_the_volume(moved: Moved) -> None:
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    view = moved.images[0].view.resampled(48, 48)
+    shells = [p.project(view, moved.truth) for p in part.projectors(3.0)[:-1]] + [part.projectors(1.5)[-1].project(view, moved.truth)]
+    whole = moved.moving.projector(1.5).project(view, moved.truth)
+    assert np.sqrt(((sum(shells) - whole) ** 2).mean() / (whole**2).mean()) < 0.01
+    assert max(s.max() for s in shells[:-1]) > 0.1
+
+
+def test_derivatives_of_both_poses_agree_with_differences(moved: Moved) -> None:
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    center = rigid.apply(moved.truth, moved.target)
+    spec = PartLevel(3.0, 4, 1.0, 20.0, 1, 1)
+    level = BodiesLevel(part, Level(part.projectors(3.0)[0], moved.images, center, 3.0, 4), spec, moved.truth, center)
+    poses = (moved.truth, rigid.perturb(moved.truth, [0.01, 0.02, -0.01, 2, -1, 3], center))
+    gradient = level.evaluate(poses).gradient
+    for p in (1, 3, 4, 5, 8, 9, 10, 11):
+        step = np.eye(12)[p] * (2e-3 if p % 6 < 3 else 0.2)
+        slope = (level.evaluate(level.move(poses, step), False).cost - level.evaluate(level.move(poses, -step), False).cost) / (2 * step[p])
+        # the equations weight residuals by half of the cost's derivative: d(k2 log(1 + r2/k2)) = 2 r dr / (1 + r2/k2)
+        assert 2 * gradient[p] == pytest.approx(slope, rel=0.15, abs=0.1 * np.abs(gradient[3:6]).max()), p
+
+
+def test_wrong_parts_are_named(moved: Moved) -> None:
+    with pytest.raises(FluoroGuideError, match="label is not in"):
+        register(moved.moving, moved.images, targets={"body": moved.target}, part=77)
+    bare = MovingVolume(attenuation_from_hu(moved.hu))
+    with pytest.raises(FluoroGuideError, match="no label image"):
+        register(bare, moved.images, targets={"body": moved.target}, part=L3)
