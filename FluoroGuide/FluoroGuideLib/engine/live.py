@@ -142,6 +142,7 @@ class LiveSession:
 
     def _step(self) -> None:
         self.client.poll()
+        self.counters.restarts = max(0, self.client.starts - 1)
         if self._job is not None and self._job.finished:
             self._take(self._job)
             self._job = None
@@ -180,7 +181,6 @@ class LiveSession:
                 self._ring.close()
             self._ring, self._opened_in = FrameRing(pixels.shape, pixels.dtype), -1
         if self._opened_in != self.client.starts or not self.client.ready:
-            self.counters.restarts = max(0, self.client.starts - 1)
             self._run("live_open", setup=self.setup, ring=self._ring.describe(), volume=self.volume)
             self._opened_in = self.client.starts
             return

@@ -38,6 +38,16 @@ def until(live: LiveSession, condition: object, seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
+def stream(live: LiveSession, condition: object, seconds: float = 60.0) -> None:
+    """Frames at 30 per second until something happened."""
+    end, k = time.monotonic() + seconds, 0
+    while not condition():
+        live.push(frame(k := k + 1))
+        live.poll()
+        assert time.monotonic() < end, "too slow"
+        time.sleep(0.03)
+
+
 def test_ring_gives_frames_back_and_knows_overwritten_ones() -> None:
     ring = FrameRing((5, 7), np.uint16, 2)
     reader = RingReader(**ring.describe())
@@ -59,9 +69,7 @@ def test_ring_gives_frames_back_and_knows_overwritten_ones() -> None:
 @pytest.mark.slow
 def test_live_session_analyses_drops_survives_a_crash_and_turns_grey() -> None:
     with LiveSession(setup()) as live:
-        live.push(frame())
-        until(live, lambda: live.result is not None)
-        assert live.result.number == 1
+        stream(live, lambda: live.result is not None)
         assert live.status()[0] == "ok"
         for k in range(20):  # far faster than they can be worked through: the newest wins
             live.push(frame(k))
@@ -69,16 +77,12 @@ def test_live_session_analyses_drops_survives_a_crash_and_turns_grey() -> None:
         until(live, lambda: live.result.number == last)
         assert live.counters.dropped >= 15
         assert live.counters.pushed == live.counters.analysed + live.counters.dropped
+        assert live.counters.failed == 0
         roles = {s.role for s in live.shapes()}
         assert {"needle", "target", "orientation"} <= roles
         os.kill(live.client.worker_pid, signal.SIGKILL)
         before = live.result.number
-        end = time.monotonic() + 60
-        while live.result.number == before:
-            live.push(frame(3))
-            live.poll()
-            assert time.monotonic() < end, "no result after the crash"
-            time.sleep(0.03)
+        stream(live, lambda: live.result.number != before)
         assert live.client.starts == 2
         assert live.counters.restarts == 1
         time.sleep(1.1)  # nothing comes any more
@@ -89,11 +93,11 @@ def test_live_session_analyses_drops_survives_a_crash_and_turns_grey() -> None:
 @pytest.mark.slow
 def test_a_moved_c_arm_greys_the_overlay_in_the_same_frame() -> None:
     with LiveSession(setup()) as live:
-        live.push(frame())
-        until(live, lambda: live.result is not None)
+        stream(live, lambda: live.result is not None)
         other = CArmView.from_angles(5, 0, sid_mm=1000, sod_mm=700, rows=256, columns=256, pixel_spacing_mm=(0.8, 0.8))
         live.push(frame(1), other, told=False)
         assert live.status()[0] == "stale"
-        until(live, lambda: live.result.number == 2)
+        last = live.counters.pushed
+        until(live, lambda: live.result.number == last)
         live.push(frame(2), other, told=False)
         assert live.status()[0] == "stale"  # analysing frames does not wash the doubt away

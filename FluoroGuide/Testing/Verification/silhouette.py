@@ -1,0 +1,95 @@
+"""Silhouettes of the real pelvis and of a lumbar vertebra against a brute-force shadow, and what an overlay costs per frame."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+from frames import volume
+
+from FluoroGuideLib.geometry.carm import CArmView
+
+SEEDS = range(1000, 1012)
+SLICE = (1000,)
+
+
+@functools.cache
+def surface(name: str) -> object:
+    """``pelvis`` (all bone of the scan) or ``vertebra`` (the bone within 28 mm of the lowest lumbar vertebra's body)."""
+    from FluoroGuideLib.anatomy.bones import bone_weight
+    from FluoroGuideLib.geometry.frames import center_lps_mm
+    from FluoroGuideLib.guidance.silhouettes import surface_from_image
+
+    ct = volume("pelvis")
+    if name == "pelvis":
+        return surface_from_image(ct.image, 0.02 * 1.2, name, 3.0)
+    return surface_from_image(bone_weight(ct, center_lps_mm(ct.image) + np.array([0.0, 10.0, 55.0]), 28.0, 2.0), 0.5, name, 1.5)
+
+
+def shadow_distance(outlines: list, body: object, view: CArmView, pose: np.ndarray, fine: int = 3) -> tuple[float, float]:
+    """95th percentile of the distances, drawn outline to shadow border and back, pixels; the shadow by filling every triangle."""
+    from PIL import Image, ImageDraw
+    from scipy.ndimage import binary_erosion
+    from scipy.spatial import cKDTree
+
+    from FluoroGuideLib.geometry.rigid import apply
+
+    pixels = view.project(apply(pose, body.vertices_lps_mm))
+    picture = Image.new("1", (view.columns * fine, view.rows * fine))
+    draw = ImageDraw.Draw(picture)
+    for triangle in (pixels[body.triangles] + 0.5) * fine - 0.5:
+        draw.polygon([tuple(p) for p in triangle], fill=1)
+    shadow = np.asarray(picture)
+    rows, columns = np.nonzero(shadow & ~binary_erosion(shadow, border_value=1))
+    border = (np.column_stack([columns, rows]) + 0.5) / fine - 0.5
+    steps = np.linspace(0, 1, 8, endpoint=False)[:, None, None]
+    drawn = np.vstack([(p[:-1] + steps * np.diff(p, axis=0)).reshape(-1, 2) for p, hidden in outlines if not hidden])
+    drawn = drawn[((drawn >= 0) & (drawn <= (view.columns - 1, view.rows - 1))).all(1)]
+    return tuple(float(np.percentile(a, 95)) for a in (cKDTree(border).query(drawn)[0], cKDTree(drawn).query(border)[0]))
+
+
+def case(seed: int) -> dict:
+    """One view."""
+    from FluoroGuideLib.geometry.rigid import motion
+    from FluoroGuideLib.guidance.live_overlay import LiveOverlay, OverlayContent
+    from FluoroGuideLib.guidance.silhouettes import Silhouette
+    from FluoroGuideLib.planning.plan import Plan, Target, Trajectory
+
+    rng = np.random.default_rng(seed)
+    body = surface("pelvis" if seed % 2 else "vertebra")
+    view = CArmView.from_angles(rng.uniform(-60, 60), rng.uniform(-25, 25), sid_mm=1050, sod_mm=700, rows=1024, columns=1024, pixel_spacing_mm=(0.4, 0.4))
+    pose = motion([*rng.normal(0, 0.05, 3), 0, 0, 0], np.zeros(3))
+    pose[:3, 3] = -pose[:3, :3] @ body.center_lps_mm
+    outside, back = shadow_distance(Silhouette(body).update(view, pose), body, view, pose)
+    vertebra = surface("vertebra")
+    center = vertebra.center_lps_mm
+    pose[:3, 3] = -pose[:3, :3] @ center
+    paths = tuple(Trajectory(f"n{k}", center + (50, 40, 8 * k), center + (3 * k, 0, 0), 22) for k in range(3))
+    plan = Plan("proof", tuple(Target(f"t{k}", center + (3 * k, 0, 0), 3.0) for k in range(3)), paths)
+    overlay = LiveOverlay(view, plan, OverlayContent(bones=(vertebra, vertebra, vertebra)))
+    overlay.shapes(pose)
+    small, jump = [], []
+    for k in range(30):
+        nearby = motion([0, 0, 2e-4 * k, 0.03 * k, 0, 0], np.zeros(3)) @ pose
+        began = time.process_time()
+        overlay.shapes(nearby)
+        small.append(1e3 * (time.process_time() - began))
+    for k in range(6):
+        far = motion([0.05 * (k + 1) * (-1) ** k, 0.1 * (-1) ** k, 0, 5, 0, 0], np.zeros(3)) @ pose
+        began = time.process_time()
+        overlay.shapes(far)
+        jump.append(1e3 * (time.process_time() - began))
+    return {
+        "body": body.name, "triangles": len(body.triangles), "outline_to_shadow_px": outside, "shadow_to_outline_px": back,
+        "small_ms": float(np.median(small)), "jump_ms": float(np.median(jump)), "triangles_of_each_outline": len(vertebra.triangles),
+    }
+
+
+def summarize(results: list[dict]) -> dict:
+    """Worst 95th percentiles, and times."""
+    return {
+        "views": len(results), "worst_outline_to_shadow_px": max(r["outline_to_shadow_px"] for r in results),
+        "worst_shadow_to_outline_px": max(r["shadow_to_outline_px"] for r in results), "small_change_ms": max(r["small_ms"] for r in results),
+        "jump_ms": max(r["jump_ms"] for r in results), "triangles_of_each_of_three_outlines": results[0]["triangles_of_each_outline"],
+    }
