@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import FluoroGuideError
 from ..planning.jsonfile import plain, write_json
 from . import common
 
@@ -18,6 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initial", type=Path, metavar="TFM", help="rough pose, volume to isocentre (LPS, mm)")
     parser.add_argument("--targets", type=Path, metavar="JSON", help="targets.json or plan.json: where the error is predicted")
     parser.add_argument("--plan", type=Path, metavar="JSON", help="plan to draw on the overlays; its targets are used when --targets is not given")
+    parser.add_argument("--bones", type=Path, metavar="NRRD", help="label image of bones, on the volume's grid")
+    parser.add_argument("--bone", action="append", type=int, metavar="LABEL", help="label(s) of the bone to register on its own (needs --bones)")
+    parser.add_argument(
+        "--part", choices=["auto", "whole"], help="the bone found around the targets (default when there are targets), or the whole volume",
+    )
     parser.add_argument("--no-search", action="store_true", help="only refine the initial pose")
     parser.add_argument("--threads", type=int, default=2)
     common.add_output(parser)
@@ -39,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = common.output_folder(arguments.output)
     warm_up()
     options = Options(search=not arguments.no_search, threads=arguments.threads)
-    registration = register(volume, images, initial, targets=points, options=options, progress=common.Bar())
+    volume, part = choose_part(arguments, volume, points)
+    registration = register(volume, images, initial, targets=points, options=options, progress=common.Bar(), part=part)
     result = registration.to_dict(points)
     result["xrays"] = [Path(p).name for p in arguments.xray]
     result["assumptions"] = [a for image in images for a in image.assumptions]
@@ -48,6 +55,25 @@ def run(arguments: argparse.Namespace) -> int:
     result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output)
     common.show(arguments, result, describe(registration, result, output))
     return 1 if registration.verdict == "fail" else 0
+
+
+def choose_part(arguments: argparse.Namespace, volume: object, points: dict | None) -> tuple[object, object]:
+    """The volume (with its labels) and what to register: label values, ``"auto"`` or None."""
+    import dataclasses
+
+    from ..anatomy.attenuation import read_volume
+    from ..geometry.frames import lps_from_ijk
+
+    if bool(arguments.bone) != bool(arguments.bones):
+        raise FluoroGuideError("--bones and --bone go together", None, "Give the label image and the label of the bone")
+    if arguments.bones:
+        labels = read_volume(arguments.bones)
+        if labels.GetSize() != volume.image.GetSize() or not np.allclose(lps_from_ijk(labels), lps_from_ijk(volume.image), atol=1e-3):
+            raise FluoroGuideError("The label image lies on another grid than the volume", arguments.bones.name, "Export it on the volume's grid")
+        return dataclasses.replace(volume, parts=labels), arguments.bone
+    if arguments.part == "auto" and not points:
+        raise FluoroGuideError("--part auto needs a target to find the bone around", None, "Give --targets or --plan")
+    return volume, "auto" if points and arguments.part != "whole" else None
 
 
 def draw_overlays(volume: object, images: list, registration: object, plan: object, output: Path) -> list[str]:

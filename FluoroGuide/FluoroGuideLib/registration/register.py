@@ -127,7 +127,7 @@ def register(
         if task.cancelled():
             raise CancelledError()
     moving.beyond()
-    bone = None if part is None else make_part(moving, part, point)
+    bone = _part(task, part)
     if bone is not None:
         for spec in PartOptions().levels:
             for projector in bone.projectors(spec.pixel_mm):
@@ -138,6 +138,19 @@ def register(
     return Registration(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
+
+
+def _part(task: _Task, wanted: object) -> Part | None:
+    """The part to register; where ``"auto"`` finds no bone the whole volume is used, and the result says so."""
+    if wanted is None:
+        return None
+    try:
+        return make_part(task.moving, wanted, task.point_lps_mm)
+    except FluoroGuideError as error:
+        if wanted != "auto":
+            raise
+        task.notes.append(f"{error.what}: this is the pose of the whole volume, which its surroundings may have changed.")
+        return None
 
 
 def _reference_point(volume: AttenuationVolume, targets: dict[str, np.ndarray] | None) -> np.ndarray:
