@@ -8,6 +8,7 @@ from typing import Any
 import qt
 
 from ..errors import FluoroGuideError
+from ..scene.packages import offer_numba
 from .section import Section
 from .style import allow, fill_table, prepare_table, show_banner
 from .text import translator
@@ -66,6 +67,7 @@ class RegisterSection(Section):
     def _start(self) -> None:
         p, xrays = self.choices, self.panel.xrays()
         plan = self.session.plan(p.volume, p.planLine, p.procedureName)
+        offer_numba()  # asked where it is first of use; declined, the registration takes longer
         self._job = self.session.submit(p.volume, xrays, plan, p.startFromPresent)
         self._inputs = p.volume, xrays, p.planLine, plan
         self._timer.start()
