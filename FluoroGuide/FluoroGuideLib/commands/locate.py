@@ -15,7 +15,7 @@ from . import common
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
     common.add_xrays(parser)
-    parser.add_argument("--tip", action="append", metavar="C,R", help="column,row of the needle tip, once per X-ray; found in the pictures when not given")
+    parser.add_argument("--tip", action="append", metavar="C,R", help="column,row of the tip, once per X-ray; found when not given")
     parser.add_argument("--shaft", action="append", metavar="C,R", help="column,row of another point of the needle; once per X-ray")
     parser.add_argument("--sigma", type=float, default=1.0, metavar="PX", help="how well the points were marked, 1 sigma (default 1 px)")
     parser.add_argument("--pose", type=Path, metavar="TFM", help="registration: gives the needle in the volume's frame")

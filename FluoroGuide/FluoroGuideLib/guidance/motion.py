@@ -98,7 +98,7 @@ class MotionWatch:
         low = np.clip(np.floor(self.target_px - reach), 0, None).astype(int)
         high = np.clip(np.ceil(self.target_px + reach), None, (view.columns, view.rows)).astype(int)
         if (high - low).min() < 16 * self.factor:
-            raise FluoroGuideError("The target is not in the picture, so its motion cannot be watched", np.round(self.target_px).tolist(), "Centre it")
+            raise FluoroGuideError("The target is not in the picture: its motion cannot be watched", np.round(self.target_px).tolist(), "Centre it")
         self._part = (slice(low[1], high[1]), slice(low[0], high[0]))
         self._low = low
         drr = shrink(_to_size(bone_drr, view)[self._part], self.factor)

@@ -19,7 +19,8 @@ MM = 0.6 * 0.7  # object-plane size of a pixel at the isocentre
 
 def bone() -> np.ndarray:
     rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
-    thick = np.sqrt(np.maximum(1 - (columns / 45) ** 2 - (rows / 30) ** 2, 0)) - 0.8 * np.sqrt(np.maximum(1 - (columns / 40) ** 2 - (rows / 25) ** 2, 0))
+    thick = np.sqrt(np.maximum(1 - (columns / 45) ** 2 - (rows / 30) ** 2, 0))
+    thick -= 0.8 * np.sqrt(np.maximum(1 - (columns / 40) ** 2 - (rows / 25) ** 2, 0))
     return gaussian_filter(thick + 0.5 * ((np.abs(rows - 38) < 6) & (np.abs(columns) < 30)), 1.0)
 
 
