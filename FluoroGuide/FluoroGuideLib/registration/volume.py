@@ -9,23 +9,54 @@ from ..projection.joseph import Projector
 
 BODY_PER_MM = 0.25 * WATER_ATTENUATION_PER_MM
 """Attenuation above which a voxel at the scan's border says that the body goes on beyond it."""
+SLAB_BYTES = 64 * 2**20
+"""Size of the pieces in which a volume is resampled."""
 UNKNOWN_REACH_MM = 250.0
 """How far the body is taken to continue beyond the scan."""
 
 
 def resampled(image: object, spacing_mm: float) -> object:
-    """SimpleITK image on an isotropic grid, smoothed first along axes that become coarser; outside is 0."""
+    """SimpleITK image on an isotropic grid, smoothed first along axes that become coarser; outside is 0.
+
+    One axis after the other, the one that shrinks most first, in slabs: a full-size copy is never made.
+    """
+    size, old = np.asarray(image.GetSize()), np.asarray(image.GetSpacing())
+    counts = np.maximum(1, np.floor((size - 1) * old / spacing_mm).astype(int) + 1)
+    for axis in np.argsort(counts / size):
+        image = _resampled_along(image, int(axis), spacing_mm, int(counts[axis]))
+    return image
+
+
+def _resampled_along(image: object, axis: int, spacing_mm: float, count: int) -> object:
+    """The image with another spacing along one axis: linear interpolation is separable, so three of these are one resampling."""
     import SimpleITK as sitk
 
-    old = np.asarray(image.GetSpacing())
-    size = np.maximum(1, np.floor((np.asarray(image.GetSize()) - 1) * old / spacing_mm).astype(int) + 1)
-    for axis in range(3):
-        if spacing_mm > 1.2 * old[axis]:
-            image = sitk.RecursiveGaussian(image, 0.42 * spacing_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
-    return sitk.Resample(
-        image, [int(n) for n in size], sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), [float(spacing_mm)] * 3,
-        image.GetDirection(), 0.0, sitk.sitkFloat32,
-    )
+    across = 1 if axis == 2 else 2  # slabs along another axis do not need their neighbours
+    size, spacing = list(image.GetSize()), list(image.GetSpacing())
+    smooth = spacing_mm > 1.2 * spacing[axis]
+    step = max(1, int(SLAB_BYTES / 4 / (np.prod([float(n) for n in size]) / size[across])))
+    spacing[axis] = float(spacing_mm)
+    new_size = list(size)
+    new_size[axis] = count
+    values = np.empty(new_size[::-1], np.float32)
+    for first in range(0, size[across], step):
+        index, part_size = [0, 0, 0], list(size)
+        index[across], part_size[across] = first, min(step, size[across] - first)
+        part = sitk.RegionOfInterest(image, part_size, index)
+        if smooth:
+            part = sitk.RecursiveGaussian(part, 0.42 * spacing_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+        part_size[axis] = count
+        part = sitk.Resample(
+            part, part_size, sitk.Transform(), sitk.sitkLinear, part.GetOrigin(), spacing, part.GetDirection(), 0.0, sitk.sitkFloat32,
+        )
+        place = [slice(None)] * 3
+        place[2 - across] = slice(first, first + part_size[across])
+        values[tuple(place)] = sitk.GetArrayViewFromImage(part)
+    result = sitk.GetImageFromArray(values)
+    result.SetOrigin(image.GetOrigin())
+    result.SetSpacing(spacing)
+    result.SetDirection(image.GetDirection())
+    return result
 
 
 def unknown_beyond(image: object, spacing_mm: float = 6.0) -> object | None:

@@ -192,6 +192,7 @@ def _matches(node: Any, roles: tuple[str, ...]) -> bool:
 
 
 def check_rendering() -> None:
+    """Raise a :class:`FluoroGuideError` that says what to install where off-screen OpenGL does not work."""
     problem = rendering_problem()
     if problem is not None:
         raise FluoroGuideError("Pictures cannot be drawn", None, problem)

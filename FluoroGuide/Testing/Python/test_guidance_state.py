@@ -31,7 +31,8 @@ RESULT = LiveResult(1, 10.0, "ok", None, None, None, [s for s in plan_overlay(vi
 
 
 @pytest.mark.parametrize(("event", "word"), [
-    (lambda s: s.patient_changed(), "patient"), (lambda s: s.volume_edited(), "edited"), (lambda s: s.carm_moved(), "C-arm"),
+    (lambda s: s.patient_changed(), "patient"), (lambda s: s.volume_edited(), "edited"),
+    (lambda s: s.carm_moved(), "C-arm"),
     (lambda s: s.registration_done("fail"), "failed"), (lambda s: s.frame_checked("moved"), "moved"), (lambda s: s.frame_checked("lost"), "not match"),
     (lambda s: (s.fluoroscopy_off(), s.fluoroscopy_on(), s.frame_arrived(10.01)), "first image"),
     (lambda s: follow_view(s, view(), view(5.0), told=False), "C-arm"), (lambda s: follow_view(s, view(), view(5.0), told=True), "first image"),
@@ -41,7 +42,8 @@ def test_each_cause_greys_the_overlay_at_once(event: object, word: str) -> None:
     assert any(s.color != GREY for s in composed(RESULT, SETUP, state, 10.01) if s.role == "needle")
     event(state)
     status, why = state.status(10.02)
-    assert not state.good(10.02) and word in why, (status, why)
+    assert not state.good(10.02), (status, why)
+    assert word in why, (status, why)
     shapes = composed(RESULT, SETUP, state, 10.02)
     assert {s.color for s in shapes if s.role in ("needle", "tick", "entry", "target")} == {GREY}
     assert any(s.role == "status" and s.text for s in shapes)

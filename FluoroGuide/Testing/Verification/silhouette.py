@@ -58,7 +58,9 @@ def case(seed: int) -> dict:
 
     rng = np.random.default_rng(seed)
     body = surface("pelvis" if seed % 2 else "vertebra")
-    view = CArmView.from_angles(rng.uniform(-60, 60), rng.uniform(-25, 25), sid_mm=1050, sod_mm=700, rows=1024, columns=1024, pixel_spacing_mm=(0.4, 0.4))
+    view = CArmView.from_angles(
+        rng.uniform(-60, 60), rng.uniform(-25, 25), sid_mm=1050, sod_mm=700, rows=1024, columns=1024, pixel_spacing_mm=(0.4, 0.4),
+    )
     pose = motion([*rng.normal(0, 0.05, 3), 0, 0, 0], np.zeros(3))
     pose[:3, 3] = -pose[:3, :3] @ body.center_lps_mm
     outside, back = shadow_distance(Silhouette(body).update(view, pose), body, view, pose)

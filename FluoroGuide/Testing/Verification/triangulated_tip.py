@@ -22,7 +22,7 @@ def case(seed: int) -> dict:
     views = [first, turned(first, angle)]
     needle = next(n for n in iter(lambda: random_needle(rng, first), None) if abs(n.axis @ views[1].beam) < 0.9)
     photons, found = float(rng.uniform(150, 600)), []
-    for number, view in enumerate(views):
+    for view in views:
         line = background("pelvis", view, place)
         draw_needle(view, needle, line)
         mask = np.ones(line.shape, bool)
@@ -32,7 +32,8 @@ def case(seed: int) -> dict:
     result = {"angle_deg": angle, "gauge": needle.gauge, "both_found": all(f.found for f in found)}
     if result["both_found"]:
         try:
-            pose = locate_needle(views, np.array([f.tip_px for f in found]), np.array([f.shaft_px for f in found]), [max(f.tip_sigma_px, 0.5) for f in found])
+            tips, shafts = (np.array([getattr(f, name) for f in found]) for name in ("tip_px", "shaft_px"))
+            pose = locate_needle(views, tips, shafts, [max(f.tip_sigma_px, 0.5) for f in found])
         except FluoroGuideError as error:
             return result | {"refused": error.what}
         turn = float(np.degrees(np.arccos(np.clip(pose.axis @ needle.axis, -1, 1))))
