@@ -33,7 +33,8 @@ RESULT = LiveResult(1, 10.0, "ok", None, None, None, [s for s in plan_overlay(vi
 @pytest.mark.parametrize(("event", "word"), [
     (lambda s: s.patient_changed(), "patient"), (lambda s: s.volume_edited(), "edited"),
     (lambda s: s.carm_moved(), "C-arm"),
-    (lambda s: s.registration_done("fail"), "failed"), (lambda s: s.frame_checked("moved"), "moved"), (lambda s: s.frame_checked("lost"), "not match"),
+    (lambda s: s.registration_done("fail"), "failed"), (lambda s: s.frame_checked("moved"), "moved"),
+    (lambda s: s.frame_checked("lost"), "not match"),
     (lambda s: (s.fluoroscopy_off(), s.fluoroscopy_on(), s.frame_arrived(10.01)), "first image"),
     (lambda s: follow_view(s, view(), view(5.0), told=False), "C-arm"), (lambda s: follow_view(s, view(), view(5.0), told=True), "first image"),
 ])
