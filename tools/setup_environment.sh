@@ -50,8 +50,9 @@ fi
 [ -n "${HOME:-}" ] && [ -w "${HOME:-/nonexistent}" ] || export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$PWD/.cache/pip}"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 echo "Installing the package and its extras [$extras]: minutes the first time, seconds afterwards ..."
+# Wheels only, so that nothing needs a compiler; crcmod (for pyigtl) exists as source alone and does without one.
 for attempt in 1 2 3; do
-    if "$venv/bin/python" -m pip install --quiet --no-input --retries 5 --timeout 60 --only-binary ":all:" --editable ".[$extras]" >"$log" 2>&1 </dev/null; then
+    if "$venv/bin/python" -m pip install --quiet --no-input --retries 5 --timeout 60 --only-binary ":all:" --no-binary crcmod --editable ".[$extras]" >"$log" 2>&1 </dev/null; then
         exit 0
     fi
     [ "$attempt" = 3 ] || { echo "The installation did not finish; trying again ..."; sleep $((5 * attempt)); }
