@@ -7,7 +7,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 PART ?=
-.PHONY: help setup demo test verify bench lint format cmake-lists system-libraries clean
+.PHONY: help setup demo test verify bench lint format cmake-lists system-libraries clean accuracy pictures
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,12 +28,19 @@ bench: $(VENV)/.stamp-dev ## speed and accuracy next to other packages; PART=pro
 lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python tools/cmake_lists.py --check
+	@$(BIN)/python tools/accuracy.py --check
 	@PYTHONPATH=FluoroGuide $(BIN)/lint-imports --no-logo
 
 setup: $(VENV)/.stamp-dev ## the virtual environment with everything for development
 
 format: $(VENV)/.stamp-dev ## let ruff repair what it can
 	@$(BIN)/ruff check --fix .
+
+pictures: $(VENV)/.stamp-all system-libraries ## the pictures of README and extension index, from the phantom
+	@$(BIN)/python tools/pictures.py
+
+accuracy: ## write Docs/accuracy.md from the proofs in Docs/verification
+	@python3 tools/accuracy.py
 
 cmake-lists: ## rewrite the file lists in FluoroGuide/CMakeLists.txt from the disk
 	@python3 tools/cmake_lists.py

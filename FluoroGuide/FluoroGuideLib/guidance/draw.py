@@ -24,7 +24,7 @@ def draw_overlay_png(image: XrayImage, shapes: Sequence[Shape], path: str | Path
     Parameters
     ----------
     image
-        The X-ray; shown bone bright, between its 0.5 and 99.5 % quantiles in the mask, dimmed outside the mask.
+        The X-ray; shown bone bright, between its 0.5 and 99.5 % quantiles in the mask, dimmed outside the field.
     shapes
         From :func:`plan_overlay`, in the pixels of ``image.view``.
     path
@@ -62,7 +62,16 @@ def _eight_bit(image: XrayImage) -> np.ndarray:
     shown = image.pixels[image.mask] if image.mask.any() else image.pixels[np.isfinite(image.pixels)]
     low, high = np.percentile(shown, (0.5, 99.5)) if shown.size else (0.0, 1.0)
     gray = np.clip((np.nan_to_num(image.pixels, nan=low) - low) / max(high - low, 1e-12), 0, 1) * 235
-    return np.where(image.mask, gray, 0.25 * gray).astype(np.uint8)
+    return np.where(_outside(image.mask), 0.25 * gray, gray).astype(np.uint8)
+
+
+def _outside(mask: np.ndarray) -> np.ndarray:
+    """Masked pixels that reach the picture's border: shutters and beyond the field, not metal or saturated bone inside it."""
+    from scipy.ndimage import label
+
+    parts, _ = label(~mask)
+    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.isin(parts, border[border > 0])
 
 
 def _line_layer(shapes: Sequence[Shape], size: tuple[int, int], enlarge: int) -> object:

@@ -105,9 +105,22 @@ def text_mask(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         strokes = _strokes(turned, ends, span)
         if strokes is None:
             continue
-        for rows, columns in _words(_letters(strokes, ends)):
+        words = _words(_letters(strokes, ends))
+        for rows, columns in words:
+            if not _stands_alone(ends, rows, columns, words):
+                continue
             found[max(rows.start - 3, 0):rows.stop + 3, max(columns.start - 3, 0):columns.stop + 3] = True
     return found & valid
+
+
+def _stands_alone(ends: np.ndarray, rows: slice, columns: slice, words: list[tuple[slice, slice]]) -> bool:
+    """Whether few pixels around a word reach the end of the values besides words: overexposed bone breaks into letter-like specks."""
+    reach = rows.stop - rows.start
+    around = ends[max(rows.start - reach, 0):rows.stop + reach, max(columns.start - reach, 0):columns.stop + reach].copy()
+    first_row, first_column = max(rows.start - reach, 0), max(columns.start - reach, 0)
+    for r, c in words:
+        around[max(r.start - first_row, 0):max(r.stop - first_row, 0), max(c.start - first_column, 0):max(c.stop - first_column, 0)] = False
+    return int(around.sum()) < 0.15 * int(ends[rows, columns].sum())
 
 
 def _strokes(values: np.ndarray, ends: np.ndarray, span: float) -> np.ndarray | None:

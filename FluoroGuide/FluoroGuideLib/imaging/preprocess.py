@@ -131,7 +131,7 @@ def normalize(
     result = fit_normalization(values, polarity, relationship, base, (low, high))
     metal = metal_mask(result, used) & used if mask_metal else np.zeros_like(used)
     seen = valid & exposed & ~letters
-    result *= seen & ~plateau
+    result *= seen  # saturated pixels keep their value for the eye; text may name a patient and goes
     for part, name in ((plateau, "saturated"), (letters, "burned-in text"), (metal, "metal")):
         if part.any():
             notes.append(f"{100 * part.mean():.1f} % of the pixels are {name} and masked")

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Write ``Docs/accuracy.md`` from ``Docs/verification/*.json``; with ``--check`` only say whether it is up to date.
+
+Nothing in that page is typed by hand, so no figure in it can differ from the proof that it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "Docs" / "accuracy.md"
+HEAD = """# What was measured
+
+Written by `make accuracy` from `Docs/verification/*.json`; each table names the command that makes it again. **Everything here is simulated
+or generated** unless the part's own text says otherwise: two CT scans (a thorax, a pelvis), X-rays by a projector that registration does not
+use. No clinical accuracy follows from it. Seeds from 1000 on were kept apart while a part was designed, and are reported whatever they say;
+`+changes` behind a commit means that other files of the tree were being edited while the proof ran.
+"""
+
+
+def rows(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested figures as (dotted name, text)."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from rows(inner, f"{name} / {key}" if name else str(key))
+    elif isinstance(value, float):
+        yield name, f"{value:.4g}"
+    else:
+        yield name, json.dumps(value) if isinstance(value, (list, bool)) or value is None else str(value)
+
+
+def group(figures: dict) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Columns and rows where the figures are records of the same keys, else one column."""
+    flat = dict(rows(figures))
+    lines: dict[str, dict[str, str]] = {}
+    for name, text in flat.items():
+        head, _, last = name.rpartition(" / ")
+        lines.setdefault(head, {})[last] = text
+    columns = list(dict.fromkeys(key for line in lines.values() for key in line))
+    return columns, lines
+
+
+def section(path: Path) -> str:
+    """One proof as Markdown."""
+    proof = json.loads(path.read_text(encoding="utf-8"))
+    machine = proof["machine"]
+    text = [
+        f"## {proof['part'].replace('_', ' ')}", "",
+        f"`make verify PART={proof['part']}`: {proof['cases']} cases, seeds {proof['seeds'][0]} to {proof['seeds'][1]}, commit `{proof['commit']}`, "
+        f"{proof['date']}, {machine['cores']} cores ({machine['system']}, Python {machine['python']}).", "",
+    ]
+    columns, lines = group(proof["figures"])
+    if len(lines) > 1 and len(columns) <= 12:
+        text += ["| | " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        text += [f"| {head or 'all'} | " + " | ".join(line.get(c, "") for c in columns) + " |" for head, line in lines.items()]
+    else:
+        text += ["| figure | value |", "|---|---|", *(f"| {name.replace('_', ' ')} | {value} |" for name, value in rows(proof["figures"]))]
+    return "\n".join([*text, ""])
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(section(p) for p in sorted((ROOT / "Docs" / "verification").glob("*.json")))])
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check."""
+    text = page()
+    if "--check" in arguments:
+        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
+        if not same:
+            print("Docs/accuracy.md differs from the proofs: run 'make accuracy'", file=sys.stderr)
+        return 0 if same else 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
