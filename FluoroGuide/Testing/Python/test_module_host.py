@@ -6,7 +6,6 @@ They prove wiring, not looks: the module's own FluoroGuideTest runs the same wor
 from __future__ import annotations
 
 import enum
-import sys
 from typing import Annotated
 
 import numpy as np
@@ -356,6 +355,16 @@ def test_an_unknown_parameter_name_in_an_ui_file_is_refused(app):
         _wrapped(f=(float, 0.0))(_node()).connectGui(types.SimpleNamespace(edit=edit))
 
 
-def test_the_stand_ins_leave_no_trace(app):
-    # another test file may have imported it; what matters is that none loaded on the stand-ins stays
-    assert not hasattr(sys.modules.get("FluoroGuide"), "FluoroGuideWidget")
+def test_the_stand_ins_leave_no_trace():
+    """Other test files use slicer-core as it is: what an installation puts into ``slicer`` is gone afterwards."""
+    import slicer
+
+    import slicer_app
+    from FluoroGuideLib.scene import host as host_module
+
+    host = host_module.start()
+    before = {name: getattr(slicer, name, None) for name in ("app", "qMRMLWidget", "qMRMLNodeComboBox", "modules")}
+    _app, _messages, undo = slicer_app.install(host.scene, main_window=True, app_logic=host.app_logic)
+    assert getattr(slicer, "app", None) is not before["app"]
+    undo()
+    assert {name: getattr(slicer, name, None) for name in before} == before
