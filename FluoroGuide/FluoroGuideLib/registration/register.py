@@ -27,6 +27,10 @@ POLARITY_RATIO = 1.2
 """An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
 MOVED_MM = 2.0
 """A bone that lies farther than this from where the whole volume's pose puts it has moved against its surroundings."""
+STRANGE_MM = 10.0
+"""A bone that moved more than this against its surroundings is rare, and a wrong optimum likelier: never passed without a look."""
+FAR_MM = 5.0
+"""A whole volume's pose is not to be used when the bone at the target differs by more."""
 Progress = Callable[[float, str], None]
 
 
@@ -56,6 +60,9 @@ class Options:
         Views and starts run in parallel threads; results do not depend on it.
     backend
         Projector backend: auto, numba or numpy.
+    check_part
+        When the whole volume is registered and there are targets: also register the bone around them, and do not pass a
+        pose from which that bone differs (costs about as much again; posture changes are else invisible).
     """
 
     levels: tuple[LevelOptions, ...] = (LevelOptions(6.0, 4, 10, 4), LevelOptions(3.0, 5, 8, 2), LevelOptions(1.5, 8, 8, 1))
@@ -66,6 +73,7 @@ class Options:
     search_keep: int = 6
     threads: int = 2
     backend: str = "auto"
+    check_part: bool = True
 
 
 @dataclass(eq=False)
@@ -127,14 +135,21 @@ def register(
         if task.cancelled():
             raise CancelledError()
     moving.beyond()
-    bone = _part(task, part)
+    checking = part is None and bool(targets) and options.check_part
+    bone = _part(task, "auto" if checking else part)
     if bone is not None:
         for spec in PartOptions().levels:
             for projector in bone.projectors(spec.pixel_mm):
                 projector.prepare()
     rendered, began = moving.projections, time.perf_counter()
     best, others, level = _coarse_to_fine(task, start)
-    result = _answer(task, best, others, level, targets) if bone is None else _part_answer(task, bone, best, level, targets)
+    if bone is None:
+        result = _answer(task, best, others, level, targets)
+    elif checking:
+        result = _checked_answer(task, bone, best, others, level, targets)
+    else:
+        result = _part_answer(task, bone, best, level, targets)
+    task.progress(1.0, result["verdict"])
     return Registration(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
@@ -273,6 +288,28 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     return _judged(task, best, others, covariance, center, masked.coverage(level), targets)
 
 
+def _checked_answer(
+    task: _Task, bone: Part, whole: Refined, others: list[Refined], level: Level, targets: dict[str, np.ndarray],
+) -> dict:
+    """The whole volume's pose, not passed when the bone at the targets says otherwise."""
+    result = _answer(task, whole, others, level, targets)
+    task.progress(0.97, f"checking the {bone.name}")
+    found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
+    if found is None:
+        return result
+    moved = _largest_difference(found.best.pose, whole.pose, targets)
+    result["facts"] = {**result["facts"], "moved_against_surroundings_mm": moved}
+    if moved > MOVED_MM and len(task.images) > 1:
+        result["verdict"] = "fail" if moved > FAR_MM or result["verdict"] == "fail" else "warn"
+        reason = f"The {bone.name} fits {moved:.1f} mm away from this pose: it moved against its surroundings; register it on its own."
+        result["reasons"] = (reason, *result["reasons"])
+    return result
+
+
+def _largest_difference(a: np.ndarray, b: np.ndarray, points: dict[str, np.ndarray]) -> float:
+    return max(float(np.linalg.norm(apply(a, p) - apply(b, p))) for p in points.values())
+
+
 def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets: dict[str, np.ndarray] | None) -> dict:
     """The bone's own pose; the whole volume's where the bone is in no picture, which is then said."""
     task.progress(0.9, f"registering {bone.name} on its own")
@@ -281,7 +318,7 @@ def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets:
         task.notes.append(f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
         return _answer(task, whole, [], level, targets)
     points = targets or {"centre": task.point_lps_mm}
-    moved = max(float(np.linalg.norm(apply(found.best.pose, p) - apply(whole.pose, p))) for p in points.values())
+    moved = _largest_difference(found.best.pose, whole.pose, points)
     if moved > MOVED_MM:
         task.notes.append(
             f"The {bone.name} lies {moved:.1f} mm from where the whole volume's pose puts it: it moved against its surroundings, "
@@ -290,6 +327,9 @@ def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets:
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
     result = _judged(task, found.best, found.rivals, found.covariance(), found.center_mm, coverage, targets)
+    if moved > STRANGE_MM and result["verdict"] == "pass":
+        result["verdict"] = "warn"
+        result["reasons"] = (f"{moved:.0f} mm between bone and surroundings is a lot: look at the overlay before you trust it.", *result["reasons"])
     facts = {"part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
     return {**result, "facts": {**result["facts"], **facts}}
 
@@ -307,7 +347,6 @@ def _judged(
     errors = Registration(verdict="warn", reasons=(), **draft).target_error(points) if np.isfinite(covariance).all() else []
     widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
     verdict, reasons = judge(best, others, widths, coverage, len(views), center, mirrored=tuple(task.mirrored))
-    task.progress(1.0, verdict)
     return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": {"inverted_views": sorted(task.inverted)}}
 
 

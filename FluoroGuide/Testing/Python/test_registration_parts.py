@@ -55,6 +55,8 @@ def test_the_part_is_found_where_the_whole_volume_fails(moved: Moved) -> None:
     whole = register(moved.moving, moved.images, targets={"body": moved.target}, options=Options(threads=1))
     part = register(moved.moving, moved.images, targets={"body": moved.target}, options=Options(threads=1), part=L3)
     assert moved.mtre(whole.pose) > 2.0
+    assert whole.verdict != "pass"
+    assert any("register it on its own" in r for r in whole.reasons)
     assert moved.mtre(part.pose) < 1.5
     assert part.facts["part"] == "L3"
     assert part.facts["moved_against_surroundings_mm"] > 2.0

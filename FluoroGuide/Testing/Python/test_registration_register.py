@@ -17,7 +17,7 @@ from FluoroGuideLib.registration.register import LevelOptions, MovingVolume, Opt
 from FluoroGuideLib.registration.search import rotation_grid, start_at_isocenter
 from FluoroGuideLib.registration.similarity import Level
 
-FAST = Options(threads=1)
+FAST = Options(threads=1, check_part=False)
 
 
 class Case:
