@@ -26,7 +26,7 @@ class Moved:
 
     def __init__(self) -> None:
         phantom = LumbarPhantom(seed=2)
-        hu, (labels, names) = phantom.voxelize(1.5), phantom.labels(1.5)
+        hu, (labels, names) = phantom.voxelize(2.0), phantom.labels(2.0)
         assert names[L3] == "L3"
         self.hu, self.labels = hu, labels
         plain = attenuation_from_hu(hu)
@@ -36,7 +36,7 @@ class Moved:
         moved, _ = move_surroundings(hu, sitk.Cast(labels == L3, sitk.sitkUInt8), np.random.default_rng(3), 8.0)
         self.images = []
         for n, angles in enumerate(((0.0, 0.0), (60.0, 0.0))):
-            view = CArmView.from_angles(*angles, sid_mm=1050, sod_mm=700, rows=256, columns=256, pixel_spacing_mm=(1.1, 1.1))
+            view = CArmView.from_angles(*angles, sid_mm=1050, sod_mm=700, rows=160, columns=160, pixel_spacing_mm=(1.75, 1.75))
             options = SimulationOptions.preset("clean", projector="march", gray="LOG")
             image = simulate_view(moved, view, self.truth, options=options, rng=n)
             self.images.append(XrayImage(-image.frames[0].astype(np.float32), image.mask, view, "moved"))

@@ -24,7 +24,7 @@ from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
 
-SEEDS = range(1000, 1040)
+SEEDS = range(1000, 1024)
 SLICE = (1000,)
 LABELS = (36, 35, 34, 33, 32, 31)  # T8 ... L1 in the sample CT's mask
 DATA = Path(os.environ.get("FLUOROGUIDE_TEST_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -105,7 +105,7 @@ def case(seed: int) -> dict:
     truth, points = true_pose(target, rng), points_around(target, rng)
     images = xrays(ct, truth, 90.0 if seed % 4 < 2 else 35.0, rng)
     start = start_pose(truth, target, points, rng)
-    options = Options(threads=1)
+    options = Options(threads=1, check_part=False)
     both = register(moving, images, start, targets={"target": target}, options=options)
     single = register(moving, images[:1], start, targets={"target": target}, options=options)
     return {
