@@ -58,7 +58,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             module = importlib.import_module(f".commands.{name}", __package__)
             module.configure(child)
-            child.set_defaults(run=module.run)
+            child.set_defaults(_execute=module.run)
     return parser
 
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = next((a for a in arguments if a in COMMANDS), None)
     try:
         parsed = build_parser(first or "").parse_args(arguments)
-        return int(parsed.run(parsed) or 0)
+        return int(parsed._execute(parsed) or 0)
     except FluoroGuideError as error:
         print(f"fluoroguide: {error}", file=sys.stderr)
         return 2

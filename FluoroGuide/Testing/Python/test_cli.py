@@ -90,6 +90,13 @@ def test_overlay_and_inspect(case: Path, capsys: pytest.CaptureFixture) -> None:
     assert "-5 deg" in capsys.readouterr().out
 
 
+def test_replay_draws_every_frame(case: Path) -> None:
+    arguments = ["--pose", case / "truth.tfm", "--plan", case / "plan.json", "--volume", case / "ct.nrrd", "--output", case / "replay"]
+    assert run("replay", case / "view_A.dcm", *arguments) == 0
+    assert (case / "replay" / "frame_0000.png").stat().st_size > 10_000
+    assert (case / "replay" / "replay.gif").stat().st_size > 1_000
+
+
 def test_pelvis_through_the_command_line(data_dir: Path, tmp_path: Path) -> None:
     """SI joint of a real CT that ends inside the picture: simulated, registered from 15 mm and 8 degrees off."""
     volume = data_dir / "ct_pelvis_visible_human_female" / "vhf_pelvis_1mm.nii.gz"
