@@ -364,7 +364,7 @@ def test_the_stand_ins_leave_no_trace():
 
     host = host_module.start()
     before = {name: getattr(slicer, name, None) for name in ("app", "qMRMLWidget", "qMRMLNodeComboBox", "modules")}
-    _app, _messages, undo = slicer_app.install(host.scene, main_window=True, app_logic=host.app_logic)
+    _app, _messages, undo = slicer_app.install(host.scene, main_window=False, app_logic=host.app_logic)
     assert getattr(slicer, "app", None) is not before["app"]
     undo()
     assert {name: getattr(slicer, name, None) for name in before} == before

@@ -321,6 +321,8 @@ def test_lock_keeps_the_view_upright(a_host):
 def test_layout_is_registered_once_and_makes_both_views_in_their_own_groups(a_host):
     import slicer
 
+    for left in slicer.util.getNodesByClass("vtkMRMLLayoutNode", a_host.scene):  # of another test file's main window; it outlives Clear
+        a_host.scene.RemoveNode(left)
     assert xray_view.register_layout(a_host) is False  # no layout node yet
     logic = slicer.vtkMRMLLayoutLogic()
     logic.SetMRMLScene(a_host.scene)
