@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("PySide6", reason="the Qt stand-ins need PySide6")
 pytest.importorskip("slicer", reason="the module's tests need slicer-core")
 
+import slicer
+
 import qt
 import slicer_app
 from FluoroGuideLib.scene import host as host_module
@@ -13,6 +15,8 @@ from FluoroGuideLib.scene import host as host_module
 def _run(main_window):
     host = host_module.start()
     host.scene.Clear(0)
+    for left in slicer.util.getNodesByClass("vtkMRMLLayoutNode", host.scene):  # Clear keeps it; each test starts without
+        host.scene.RemoveNode(left)
     app, messages, undo = slicer_app.install(host.scene, main_window=main_window, app_logic=host.app_logic)
     qt.slot_errors.clear()
     app.host_messages = messages

@@ -333,6 +333,7 @@ def test_layout_is_registered_once_and_makes_both_views_in_their_own_groups(a_ho
     groups = {name: a_host.scene.GetSingletonNode(name, "vtkMRMLSliceNode").GetViewGroup() for name in ("XRayA", "XRayB")}
     assert groups == {"XRayA": 57, "XRayB": 58}
     logic.SetMRMLScene(None)
+    a_host.scene.RemoveNode(layout)
 
 
 def test_tables_say_units_and_what_is_not_known():
