@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, patient_angles
 from .dicom_file import DicomFile, open_dicom, pixel_layout, read_stored
+from .dicom_lut import linear_values, modality_values
 from .dicom_orientation import angle_warning, orientation_warning, turn_warnings
 from .dicom_tags import read_quantities
 from .dicom_values import Quantity, numbers, quiet_pydicom, text
@@ -84,6 +85,8 @@ class XrayRun:
             plain += [f"{q.label}: {q.note}" for q in told if q.note != "no angles"]
         if "distortion" in self.card:
             plain.append(f"distortion corrected with a grid's polynomial (rms {self.card['distortion'].residual_px:.2f} px)")
+        if "intensity_note" in self.facts:
+            plain.append("pixel values: " + self.facts["intensity_note"])
         if self.orientation != Orientation():
             plain.append(f"picture turned upright: undone flip {self.orientation.flip}, then {self.orientation.rotation_deg} deg counter-clockwise")
         return tuple(plain + list(self.warnings))
@@ -187,7 +190,11 @@ def read_run(path: str | Path, geometry: dict | None = None) -> XrayRun:
         frames, padding = read_values(file, tags)
         mask = shutter_mask(tags, *frames.shape[1:])
         mask = (mask[None] & ~padding) if padding is not None else mask[None]
-        return _assemble(tags, frames, mask, card, file.path.name, run_facts(tags, len(frames)))
+        facts = run_facts(tags, len(frames))
+        frames, note = linear_values(tags, frames, facts.get("intensity_relationship", ""))
+        if note:
+            facts |= {"intensity_relationship": "LIN", "intensity_note": note}
+        return _assemble(tags, frames, mask, card, file.path.name, facts)
 
 
 def picture_run(frames: np.ndarray, card: dict, source: str) -> XrayRun:
@@ -245,39 +252,9 @@ def read_values(file: DicomFile, tags: FrameTags) -> tuple[np.ndarray, np.ndarra
     try:
         stored = read_stored(file, pixel_layout(file))
         padding = _padding(tags, stored)
-        return _modality(tags, stored), padding
+        return modality_values(tags, stored), padding
     except MemoryError:
         raise FluoroGuideError("The DICOM run is too large for memory", file.path.name, "Export fewer frames, for example one run per file") from None
-
-
-def _modality(tags: FrameTags, stored: np.ndarray) -> np.ndarray:
-    """Rescale Slope and Intercept, or the Modality LUT (PS3.3 C.11.1); whole numbers stay integers where they fit 16 bits."""
-    slope = (numbers(tags, "RescaleSlope") or (1.0,))[0]
-    intercept = (numbers(tags, "RescaleIntercept") or (0.0,))[0]
-    if slope == 0 or (slope == 1 and intercept == 0):
-        return _modality_lut(tags, stored)
-    values = stored.astype(np.float32)
-    values *= slope
-    values += intercept
-    whole = slope == int(slope) and intercept == int(intercept)
-    return values.astype(np.int16) if whole and np.abs(values).max(initial=0) <= 32767 else values
-
-
-def _modality_lut(dataset: object, pixels: np.ndarray) -> np.ndarray:
-    """Apply a Modality LUT Sequence (PS3.3 C.11.1), if there is one that is whole."""
-    try:
-        item = dataset.get("ModalityLUTSequence")[0]
-        entries, first = int(item.LUTDescriptor[0]) or 65536, int(item.LUTDescriptor[1])
-        data = item.LUTData
-        table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data, np.int64).ravel()
-    except Exception:  # none there, or damaged: pydicom raises many kinds
-        return pixels
-    if len(table) < 2 or len(table) not in (entries, (entries + 1) // 2):
-        return pixels
-    if len(table) != entries:  # 8-bit entries packed two to a word
-        table = np.frombuffer(table.astype("<u2").tobytes(), np.uint8)[:entries]
-    table = table.astype(np.uint16)
-    return table[np.clip(pixels.astype(np.int64) - first, 0, entries - 1)]
 
 
 def _padding(dataset: object, stored: np.ndarray) -> np.ndarray | None:

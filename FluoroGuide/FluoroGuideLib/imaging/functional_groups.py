@@ -23,8 +23,10 @@ class FrameTags:
 
     def __init__(self, dataset: object) -> None:
         self.dataset = dataset
-        self._shared = _index(_first(_items(dataset, SHARED)))
-        self._frames = [_index(item) for item in _items(dataset, PER_FRAME)[:_MAX_FRAMES]]
+        self._shared_item = _first(_items(dataset, SHARED))
+        self._frame_items = _items(dataset, PER_FRAME)[:_MAX_FRAMES]
+        self._shared = _index(self._shared_item)
+        self._frames = [_index(item) for item in self._frame_items]
 
     @property
     def enhanced(self) -> bool:
@@ -46,6 +48,14 @@ class FrameTags:
             if keyword in groups:
                 return groups[keyword]
         return self.dataset.get(keyword, default)
+
+    def items(self, keyword: str, frame: int = 0) -> list:
+        """All items of a macro sequence for a frame: its own group's, else the shared group's, else the object's; empty when absent."""
+        for holder in (self._frame_items[frame] if frame < len(self._frame_items) else None, self._shared_item, self.dataset):
+            found = _items(holder, keyword) if holder is not None else []
+            if found:
+                return found
+        return []
 
     def varies(self, keyword: str) -> bool:
         """Whether the per-frame groups hold the tag."""

@@ -187,3 +187,43 @@ def test_plane_and_frame_times(tmp_path):
     facts = read_run(tmp_path / "x.dcm").facts
     assert facts["plane"] == "B"
     assert facts["frame_times_ms"] == [0.0, 40.0, 100.0]
+
+
+# ---- pixel intensity relationship -------------------------------------------------------------------------------
+def lut(function: str, entries: np.ndarray, first: int = 0) -> Dataset:
+    """An item of the Pixel Intensity Relationship LUT Sequence."""
+    table = item(LUTFunction=function, LUTDescriptor=[len(entries) % 65536, first, 16])
+    table.add_new("LUTData", "OW", np.asarray(entries, "<u2").tobytes())
+    return table
+
+
+def test_the_files_own_table_leads_back_to_intensities(tmp_path):
+    # Stored = value 0..255; the console stored 100 * ln(intensity), so intensity = exp(stored / 100): 40 -> 1.4918, 200 -> 7.3891; as
+    # 16-bit entries in thousandths 1492 and 7389.  The first item is another table and must not be taken.
+    entries = np.rint(1000 * np.exp(np.arange(256) / 100)).astype(np.uint16)
+    path = tmp_path / "log.dcm"
+    spacing = item(ImagerPixelSpacing=[1.0, 1.0], PixelIntensityRelationship="LOG", PixelIntensityRelationshipSign=1)
+    write_enhanced(path, shared={"FramePixelDataPropertiesSequence": spacing})
+    plain = read_run(path)
+    dataset = pydicom.dcmread(path)
+    group = dataset.SharedFunctionalGroupsSequence[0]
+    group.PixelIntensityRelationshipLUTSequence = Sequence([lut("TO_LOG", np.arange(256)), lut("TO_LINEAR", entries)])
+    pydicom.dcmwrite(path, dataset)
+    run = read_run(path)
+    assert run.facts["intensity_relationship"] == "LIN" and plain.facts["intensity_relationship"] == "LOG"
+    assert plain.frames[0, 150, 150] == 200 and run.frames[0, 150, 150] == 7389
+    assert run.frames[0][plain.frames[0] == 40][0] == 1492
+    assert any("(0028,9422)" in a for a in run.assumptions) and not any("(0028,9422)" in a for a in plain.assumptions)
+    # The negative logarithm of linear values is the logarithmic picture turned over: the two normalise alike.
+    a, b = run.normalized(polarity="bone dark").pixels, plain.normalized(polarity="bone dark").pixels
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
+
+
+def test_a_damaged_table_is_left_alone(tmp_path):
+    path = tmp_path / "damaged.dcm"
+    spacing = item(ImagerPixelSpacing=[1.0, 1.0], PixelIntensityRelationship="LOG")
+    broken = lut("TO_LINEAR", np.arange(256))
+    broken.LUTDescriptor = [4096, 0, 16]  # says 4,096 entries, has 256
+    write_enhanced(path, shared={"FramePixelDataPropertiesSequence": spacing, "PixelIntensityRelationshipLUTSequence": broken})
+    run = read_run(path)
+    assert run.facts["intensity_relationship"] == "LOG" and run.frames[0, 150, 150] == 200
