@@ -12,6 +12,9 @@ import numpy as np
 from ..errors import FluoroGuideError
 from ..planning.jsonfile import plain
 
+LETTERS = "ABCDEFGH"
+"""Names of the views, in the order of ``--xray``."""
+
 
 def numbers(text: str, count: int, what: str) -> np.ndarray:
     """``"x,y,z"`` as ``count`` finite numbers.

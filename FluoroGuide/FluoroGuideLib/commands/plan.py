@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from . import common
+from .identity import stamp_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check or suggest trajectories, solve the C-arm's angles, write ``plan.json`` and ``planning.json``."""
     from ..anatomy.attenuation import read_volume
+    from ..imaging.identity import PLAN_KEY
     from ..planning.jsonfile import plain, write_json
     from ..planning.plan import Plan, Target, check_plan_against_volume, write_plan
     from ..planning.procedures import load_library
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     image = read_volume(arguments.volume)
     plan = Plan(
         procedure.key, (Target("target", target, arguments.tolerance),), (), arguments.laterality, arguments.level, Path(arguments.volume).name,
-        required_views=procedure.required_views(arguments.laterality))
+        required_views=procedure.required_views(arguments.laterality), extra={PLAN_KEY: stamp_of(arguments.volume, image).to_dict()})
     warnings = [*library.problems, *check_plan_against_volume(plan, image)]
     paths, details = _trajectories(arguments, procedure, image, target, warnings)
     plan = dataclasses.replace(plan, trajectories=tuple(paths))

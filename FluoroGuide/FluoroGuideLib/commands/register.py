@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from ..planning.jsonfile import plain, write_json
-from . import common
+from . import common, identity
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-search", action="store_true", help="only refine the initial pose")
     parser.add_argument("--threads", type=int, default=2)
+    identity.add_confirmation(parser)
     common.add_output(parser)
 
 
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan or (Plan("registration", tuple(targets)) if targets else None)
     points = {t.name: t.position_lps_mm for t in targets} or (plan.target_points() if plan else None)
     images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
+    check = identity.check_case(arguments, arguments.volume, arguments.xray, plan)
     volume = common.read_attenuation(arguments.volume)
     output = common.output_folder(arguments.output)
     warm_up()
@@ -50,10 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     result = registration.to_dict(points)
     result["xrays"] = [Path(p).name for p in arguments.xray]
     result["assumptions"] = [a for image in images for a in image.assumptions]
+    result["identity"] = check.to_dict()
     write_tfm(output / "pose.tfm", registration.pose)
     write_json(output / "result.json", plain(result))
     result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output)
-    common.show(arguments, result, describe(registration, result, output))
+    common.show(arguments, result, "\n".join([*identity.lines(check), describe(registration, result, output)]))
     return 1 if registration.verdict == "fail" else 0
 
 

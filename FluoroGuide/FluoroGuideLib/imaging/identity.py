@@ -208,6 +208,17 @@ def read_identity(path: str | Path, what: str, *, key: bytes | None = None) -> I
     FluoroGuideError
         No such file or folder.
     """
+    dataset = _first_dataset(path)
+    return Identity(what) if dataset is None else identity_of(dataset, what, key=key)
+
+
+def series_uid(path: str | Path) -> str:
+    """Series Instance UID of a DICOM file, or of the first DICOM file in a folder; empty for files that are not DICOM."""
+    dataset = _first_dataset(path)
+    return "" if dataset is None else text(dataset, "SeriesInstanceUID")
+
+
+def _first_dataset(path: str | Path) -> object | None:
     from .dicom_file import open_dicom
 
     path = Path(path)
@@ -215,10 +226,10 @@ def read_identity(path: str | Path, what: str, *, key: bytes | None = None) -> I
         raise FluoroGuideError("The file does not exist", path.name, "Check the path")
     for candidate in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         try:
-            return identity_of(open_dicom(candidate).dataset, what, key=key)
+            return open_dicom(candidate).dataset
         except FluoroGuideError:
             continue
-    return Identity(what)
+    return None
 
 
 def _time(dataset: object) -> str:

@@ -210,10 +210,13 @@ def test_the_files_own_table_leads_back_to_intensities(tmp_path):
     group.PixelIntensityRelationshipLUTSequence = Sequence([lut("TO_LOG", np.arange(256)), lut("TO_LINEAR", entries)])
     pydicom.dcmwrite(path, dataset)
     run = read_run(path)
-    assert run.facts["intensity_relationship"] == "LIN" and plain.facts["intensity_relationship"] == "LOG"
-    assert plain.frames[0, 150, 150] == 200 and run.frames[0, 150, 150] == 7389
+    assert run.facts["intensity_relationship"] == "LIN"
+    assert plain.facts["intensity_relationship"] == "LOG"
+    assert plain.frames[0, 150, 150] == 200
+    assert run.frames[0, 150, 150] == 7389
     assert run.frames[0][plain.frames[0] == 40][0] == 1492
-    assert any("(0028,9422)" in a for a in run.assumptions) and not any("(0028,9422)" in a for a in plain.assumptions)
+    assert any("(0028,9422)" in a for a in run.assumptions)
+    assert not any("(0028,9422)" in a for a in plain.assumptions)
     # The negative logarithm of linear values is the logarithmic picture turned over: the two normalise alike.
     a, b = run.normalized(polarity="bone dark").pixels, plain.normalized(polarity="bone dark").pixels
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
@@ -226,4 +229,5 @@ def test_a_damaged_table_is_left_alone(tmp_path):
     broken.LUTDescriptor = [4096, 0, 16]  # says 4,096 entries, has 256
     write_enhanced(path, shared={"FramePixelDataPropertiesSequence": spacing, "PixelIntensityRelationshipLUTSequence": broken})
     run = read_run(path)
-    assert run.facts["intensity_relationship"] == "LOG" and run.frames[0, 150, 150] == 200
+    assert run.facts["intensity_relationship"] == "LOG"
+    assert run.frames[0, 150, 150] == 200
