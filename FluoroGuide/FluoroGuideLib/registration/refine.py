@@ -29,14 +29,14 @@ class Refined:
 
 def levenberg_marquardt(
     evaluate: Callable[[T], Evaluation], move: Callable[[T, np.ndarray], T], state: T, iterations: int, *, tolerance_mm: float = 0.02,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Callable[[], bool] | None = None, scale: np.ndarray | None = None,
 ) -> tuple[T, Evaluation, int]:
     """Minimise a cost over any state whose perturbation is one or more (rx, ry, rz, tx, ty, tz).
 
     Parameters
     ----------
     evaluate
-        State -> :class:`Evaluation` with equations of 6 n parameters.
+        State -> :class:`Evaluation` with equations of 6 n parameters (any number when ``scale`` is given).
     move
         State and perturbation (6 n,) in rad and mm -> state.
     state
@@ -45,6 +45,9 @@ def levenberg_marquardt(
         Upper limit of trial steps.
     tolerance_mm
         Stops when the step of the first six parameters is shorter (rotations at 60 mm lever).
+    scale
+        (P,): what each parameter is multiplied with so that steps of 1 move things by about a millimetre; by default
+        P = 6 n and rotations are taken at the lever.
 
     Returns
     -------
@@ -55,8 +58,9 @@ def levenberg_marquardt(
         if cancelled is not None and cancelled():
             raise CancelledError()
         used += 1
-        step = _step(now, damping)
-        candidate = move(state, step * np.tile(_SCALE, len(step) // 6))
+        scales = np.tile(_SCALE, len(now.gradient) // 6) if scale is None else scale
+        step = _step(now, damping, scales)
+        candidate = move(state, step * scales)
         then = evaluate(candidate)
         small = np.linalg.norm(step[:6]) < tolerance_mm
         if then.cost < now.cost:
@@ -103,9 +107,8 @@ def refine(
     return Refined(*levenberg_marquardt(evaluate, move, pose, iterations, tolerance_mm=tolerance_mm, cancelled=cancelled))
 
 
-def _step(now: Evaluation, damping: float) -> np.ndarray:
+def _step(now: Evaluation, damping: float, to_xi: np.ndarray) -> np.ndarray:
     """Damped Gauss-Newton step in mm (rotations at the lever)."""
-    to_xi = np.tile(_SCALE, len(now.gradient) // 6)
     hessian, gradient = now.hessian * np.outer(to_xi, to_xi), now.gradient * to_xi
     scale = np.diag(np.diag(hessian) + 1e-3 * np.trace(hessian) / len(hessian) + 1e-12)
     return -np.linalg.solve(hessian + damping * scale, gradient)
