@@ -26,8 +26,11 @@ from .exchange import sweep
 from .job import Job
 from .messages import Message, ProtocolError, VolumeReference
 from .process import WorkerProcess, default_threads, interpreter, worker_environment
+from .shelf import Shelf
 
 _AGAIN = "Start it again; a new process is started by itself."
+CANCEL_SECONDS = 0.15
+"""A cancelled job ends for its owner at the latest by then; the worker is given its own time to stop."""
 
 
 class EngineClient:
@@ -56,30 +59,45 @@ class EngineClient:
 
     def __init__(
         self, *, tasks: str = f"{__package__}.tasks", threads: int | None = None, max_volumes: int = 3, heartbeat_seconds: float = 1.0,
-        cancel_grace_seconds: float = 1.0, hang_seconds: float = 60.0, start_seconds: float = 120.0, executable: str | None = None,
+        cancel_grace_seconds: float = 2.5, hang_seconds: float = 60.0, start_seconds: float = 120.0, executable: str | None = None,
         environment: Mapping[str, str] | None = None, threaded_pipes: bool | None = None,
     ) -> None:
         self._start = (executable, tasks, threads or default_threads(), dict(environment or {}), threaded_pipes)
         self._heartbeat, self._grace, self._hang, self._start_limit = heartbeat_seconds, cancel_grace_seconds, hang_seconds, start_seconds
-        self._max_volumes, self._volumes = max_volumes, {}
+        self._shelf = Shelf(max_volumes)
         self._queue: deque[Job] = deque()
         self._running: Job | None = None
         self._ended: list[Job] = []
         self._worker: WorkerProcess | None = None
         self._ready, self._closed, self._want, self._warm = False, False, False, False
-        self._sent_volumes: set[int] = set()
         self._ping_at, self._heard_at, self._awaiting_pong = 0.0, 0.0, False
         self._next_id, self._last_stderr = 1, ""
         self.starts = 0
 
     # ---- giving work --------------------------------------------------------------------------------------------
-    def submit(self, volume: object, images: list, initial: object = None, *, targets: object = None, options: object = None) -> Job:
-        """Start a registration; the arguments are those of ``registration.register.register``.  Returns at once."""
+    def submit(
+        self, volume: object, images: list, initial: object = None, *, targets: object = None, options: object = None, part: object = None,
+        labels: object = None, landmarks: list | None = None,
+    ) -> Job:
+        """Start a registration; returns at once.
+
+        Parameters
+        ----------
+        volume, images, initial, targets, options
+            Those of ``registration.register.register``; the volume also as :class:`~.volumes.RawVolume`.
+        part
+            None: the whole volume; ``"auto"``: the bone around the targets; label value(s) of ``labels``.
+        labels
+            :class:`~.volumes.RawLabels` or :class:`~.volumes.BoneLabels`, on any grid; sent once, like the volume.
+        landmarks
+            ``registration.landmarks.LandmarkPair``s from which the start is worked out; ``initial`` is then the expected pose.
+        """
         arguments = {"volume": volume, "images": images, "initial": initial, "targets": targets, "options": options}
-        return self.run("register", **arguments)
+        further = {"part": part, "labels": labels, "landmarks": landmarks}
+        return self.run("register", **arguments, **{k: v for k, v in further.items() if v is not None})
 
     def run(self, task: str, **arguments: object) -> Job:
-        """Queue any task of the worker.  An ``AttenuationVolume`` among the arguments is sent once and kept there."""
+        """Queue any task of the worker.  A volume or label image among the arguments is sent once and kept there."""
         self._must_be_open()
         job = Job(self._new_id(), task, {k: self._refer(v) for k, v in arguments.items()})
         self._queue.append(job)
@@ -92,7 +110,7 @@ class EngineClient:
         return self.run("warm_up", **({} if volume is None else {"volume": volume, "options": options}))
 
     def set_volume(self, volume: object) -> None:
-        """Hand a volume to the worker ahead of its first use.  Its voxels must not be changed afterwards."""
+        """Hand a volume to the worker ahead of its first use, piece by piece.  Its voxels must not be changed afterwards."""
         self._must_be_open()
         self._want = True
         self._refer(volume)
@@ -100,8 +118,7 @@ class EngineClient:
 
     def forget_volume(self, volume: object) -> None:
         """Free the worker's copy of a volume."""
-        for number in [n for n, v in self._volumes.items() if v is volume]:
-            self._drop(number)
+        self._shelf.remove(volume)
 
     def cancel(self, job: Job) -> None:
         """Ask for a job's end.  Queued jobs end at once; a running one when the worker confirms, or is killed."""
@@ -201,7 +218,7 @@ class EngineClient:
         for job in [*([self._running] if self._running else []), *self._queue]:
             self._finish(job, "cancelled", error=CancelledError("The engine was closed"))
         self._queue.clear()
-        self._volumes.clear()
+        self._shelf.clear()
         self._ready = False
         if worker is not None:
             worker.end(0.5 if idle else 0.0)
@@ -226,6 +243,8 @@ class EngineClient:
             self._supply()
 
     def _idle(self, seconds: float) -> None:
+        if self._shelf.sending:
+            return
         if self._worker is not None:
             self._worker.wait(seconds)
         else:
@@ -244,7 +263,7 @@ class EngineClient:
             self._queue.appendleft(Job(self._new_id(), "warm_up", {}, _hidden=True))
         self.starts += 1
         self._want, self._ready, self._awaiting_pong = False, False, False
-        self._sent_volumes = set()
+        self._shelf.new_worker()
 
     def _receive(self) -> None:
         try:
@@ -284,6 +303,8 @@ class EngineClient:
     def _handle_job(self, message: Message, job: Job) -> None:
         fields = message.read(self._worker.exchange)
         if message.kind == "progress":
+            if job.finished:
+                return
             job.progress, job.text = float(fields["fraction"]), str(fields["text"])
         elif job.cancel_requested and message.kind in ("done", "failed"):
             self._finish(job, "cancelled", error=CancelledError())
@@ -304,6 +325,8 @@ class EngineClient:
                 limit = f"{self._start_limit:g} s"
                 self._fail_start(FluoroGuideError("The registration process did not start in time", limit, "Close other programs and try again."))
             return
+        if job is not None and job.cancel_requested and not job.finished and now - job._since > CANCEL_SECONDS:
+            self._tell(job, "cancelled", error=CancelledError())
         if job is not None and job.cancel_requested and now - job._since > self._grace:
             self._lose(CancelledError())
             self._want = True  # the user is about to start again: have it ready by then
@@ -314,17 +337,12 @@ class EngineClient:
             self._worker.send("ping")
 
     def _supply(self) -> None:
-        """Give the worker the volumes it lacks and, when it is free, the next job."""
-        for number in [n for n in self._volumes if n not in self._sent_volumes]:
-            self._sent_volumes.add(number)
-            try:
-                self._worker.send("set_volume", id=number, volume=self._volumes[number])
-            except FluoroGuideError as error:
-                for job in [j for j in self._queue if number in _volumes_of(j)]:
-                    self._queue.remove(job)
-                    self._finish(job, "failed", error=error)
-                self._drop(number)
-        while self._running is None and self._queue:
+        """Give the worker the volumes it lacks and, when it is free and has what it needs, the next job."""
+        for number, error in self._shelf.step(self._worker):
+            for job in [j for j in self._queue if number in _volumes_of(j)]:
+                self._queue.remove(job)
+                self._finish(job, "failed", error=error)
+        while self._running is None and self._queue and self._shelf.has(_volumes_of(self._queue[0])):
             job = self._queue.popleft()
             try:
                 self._worker.send("run", job=job.id, task=job.task, arguments=job.arguments)
@@ -335,11 +353,17 @@ class EngineClient:
 
     # ---- endings --------------------------------------------------------------------------------------------------
     def _finish(self, job: Job, state: str, *, result: object = None, error: FluoroGuideError | None = None, log: str = "") -> None:
+        """The job is over for its owner, and the worker is free."""
+        if job is self._running:
+            self._running = None
+        if not job.finished:
+            self._tell(job, state, result=result, error=error, log=log)
+
+    def _tell(self, job: Job, state: str, *, result: object = None, error: FluoroGuideError | None = None, log: str = "") -> None:
+        """The job is over for its owner."""
         if job.state == "running" and not job.cancel_requested:
             job.seconds = time.monotonic() - job._since
         job.state, job.result, job.error, job.log, job.arguments = state, result, error, log, {}
-        if job is self._running:
-            self._running = None
         if not job._hidden:
             self._ended.append(job)
 
@@ -348,6 +372,7 @@ class EngineClient:
         worker, job = self._worker, self._running
         worker.end()
         self._last_stderr, self._worker, self._ready = worker.stderr, None, False
+        self._shelf.new_worker()
         if job is not None:
             cancelled = job.cancel_requested
             self._finish(job, "cancelled" if cancelled else "failed", error=CancelledError() if cancelled else error, log=worker.crash_log())
@@ -362,26 +387,9 @@ class EngineClient:
         while self._queue:
             self._finish(self._queue.popleft(), "failed", error=error, log=log)
 
-    # ---- volumes --------------------------------------------------------------------------------------------------
     def _refer(self, value: object) -> object:
-        """A reference in place of a volume, which is remembered for as long as there is room."""
-        from ..anatomy.attenuation import AttenuationVolume
-
-        if not isinstance(value, AttenuationVolume):
-            return value
-        number = next((n for n, v in self._volumes.items() if v is value), None) or self._new_id()
-        self._volumes[number] = self._volumes.pop(number, value)  # the last one is the one used last
         jobs = [*self._queue, *([self._running] if self._running else [])]
-        used = {number}.union(*map(_volumes_of, jobs))
-        for old in [n for n in self._volumes if n not in used][: max(0, len(self._volumes) - self._max_volumes)]:
-            self._drop(old)
-        return VolumeReference(number)
-
-    def _drop(self, number: int) -> None:
-        self._volumes.pop(number, None)
-        if self._worker is not None and number in self._sent_volumes:
-            self._sent_volumes.discard(number)
-            self._worker.send("drop_volume", id=number)
+        return self._shelf.refer(value, set().union(*map(_volumes_of, jobs)))
 
     def _new_id(self) -> int:
         self._next_id += 1

@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,21 +75,42 @@ class Exchange:
         FluoroGuideError
             No folder has room.
         """
+        for name in self.writing(arrays):
+            if name:
+                return name
+        raise AssertionError("writing ends with a name or an error")
+
+    def writing(self, arrays: Sequence[np.ndarray], piece_bytes: int = 1 << 62) -> Iterator[str]:
+        """The same piece by piece: gives "" after each piece, and the name at the end.  Closed early, it leaves nothing.
+
+        Raises
+        ------
+        FluoroGuideError
+            No folder has room.
+        """
         needed = sum(a.nbytes for a in arrays)
         self._count += 1
+        number, last = self._count, len(self.folders) - 1
         for index, folder in enumerate(self.folders):
-            name = f"{index}-{self._side}{self._count}.bin"
+            name, whole = f"{index}-{self._side}{number}.bin", False
             try:
-                last = index == len(self.folders) - 1
-                if not last and shutil.disk_usage(folder).free < needed + _RESERVE_BYTES:
+                if index < last and shutil.disk_usage(folder).free < needed + _RESERVE_BYTES:
                     continue
                 with open(folder / name, "xb") as file:
                     for array in arrays:
-                        file.write(array.reshape(-1).view(np.uint8))
-                return name
+                        octets = array.reshape(-1).view(np.uint8)
+                        for first in range(0, len(octets), piece_bytes):
+                            file.write(octets[first : first + piece_bytes])
+                            yield ""
+                whole = True
+                yield name
+                return
             except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(folder / name)
+                pass  # the next folder
+            finally:
+                if not whole:
+                    with contextlib.suppress(OSError):
+                        os.unlink(folder / name)
         raise FluoroGuideError(
             "The data cannot be handed to the registration process", f"{needed / 1e6:.0f} MB", "Free space in the temporary folder and try again.",
         )

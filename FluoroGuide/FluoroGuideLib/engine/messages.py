@@ -197,8 +197,15 @@ _UNPACK = {
 
 
 # ---- frames -----------------------------------------------------------------------------------------------------
-def encode(kind: str, fields: dict, exchange: Exchange | None = None) -> bytes:
-    """One frame.  Arrays above ``INLINE_BYTES`` in all go into a file of the exchange.
+def arrays_of(value: object) -> list[np.ndarray]:
+    """The arrays that :func:`encode` would write for a field, in their order."""
+    arrays: list[np.ndarray] = []
+    pack(value, arrays)
+    return arrays
+
+
+def encode(kind: str, fields: dict, exchange: Exchange | None = None, written: str | None = None) -> bytes:
+    """One frame.  Arrays above ``INLINE_BYTES`` in all go into a file of the exchange; ``written`` names it when that was done before.
 
     Raises
     ------
@@ -208,8 +215,10 @@ def encode(kind: str, fields: dict, exchange: Exchange | None = None) -> bytes:
     arrays: list[np.ndarray] = []
     header = {"kind": kind, "fields": {k: pack(v, arrays) for k, v in fields.items()}, "file": None}
     header["arrays"] = [[a.dtype.str, list(a.shape)] for a in arrays]
-    inline = exchange is None or sum(a.nbytes for a in arrays) <= INLINE_BYTES
-    if not inline:
+    inline = written is None and (exchange is None or sum(a.nbytes for a in arrays) <= INLINE_BYTES)
+    if written is not None:
+        header["file"] = written
+    elif not inline:
         header["file"] = exchange.write(arrays)
     body = b"".join(a.tobytes() for a in arrays) if inline else b""
     text = json.dumps(header, separators=(",", ":")).encode("ascii")

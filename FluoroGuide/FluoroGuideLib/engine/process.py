@@ -116,9 +116,9 @@ class WorkerProcess:
         if isinstance(pid, int) and pid != self._process.pid:
             self._pids.append(pid)
 
-    def send(self, kind: str, **fields: object) -> None:
-        """Send a message; arrays go through the exchange.  Raises FluoroGuideError for what cannot be sent."""
-        self._pipes.send(encode(kind, fields, self.exchange))
+    def send(self, kind: str, *, written: str | None = None, **fields: object) -> None:
+        """Send a message; arrays go through the exchange (``written``: they are there).  Raises FluoroGuideError for what cannot be sent."""
+        self._pipes.send(encode(kind, fields, self.exchange, written))
 
     def receive(self) -> tuple[list[Message], bool]:
         """New messages, and whether the worker is gone (no more will come).

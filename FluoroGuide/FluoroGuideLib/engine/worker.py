@@ -28,6 +28,7 @@ from .. import __version__
 from ..errors import CancelledError, FluoroGuideError
 from .exchange import Exchange
 from .messages import PROTOCOL, Framer, Message, ProtocolError, VolumeReference, encode
+from .volumes import RawVolume
 
 _PACKAGE = __package__.rpartition(".")[0]
 _TELLING = (TypeError, IndexError, AttributeError, NameError, ArithmeticError)
@@ -198,6 +199,8 @@ class Worker:
             raise FluoroGuideError("The registration process does not have the volume", reference.id, "Try again.")
         if isinstance(volume, Exception):
             raise volume
+        if isinstance(volume, RawVolume):  # converted when first used, and then the same object each time
+            volume = self._volumes[reference.id] = volume.ready()
         return volume
 
     def _check(self, job: int) -> None:

@@ -584,6 +584,83 @@ def test_64_mb_volume(shared):
     assert not [p for f in before for p in f.glob("*.bin")]
 
 
+def test_a_scene_volume_goes_over_in_pieces_and_is_converted_there(shared, monkeypatch):
+    from FluoroGuideLib.engine import shelf
+    from FluoroGuideLib.engine.volumes import RawVolume
+
+    monkeypatch.setattr(shelf, "PIECE_BYTES", 1 << 16)
+    hu = np.zeros((40, 64, 128), np.int16)  # 640 kB: ten pieces
+    hu[20:] = 500
+    volume = RawVolume(hu, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    until(shared, lambda: not shared.busy)
+    steps, step = [], shelf.Shelf._send_piece
+    monkeypatch.setattr(shelf.Shelf, "_send_piece", lambda self, worker, number: (steps.append(1), step(self, worker, number))[1])
+    job = shared.run("mean", volume=volume)
+    until(shared, lambda: job.finished)
+    assert len(steps) == 11
+    # half water (0.02 per mm), half 1.5 times as dense
+    assert job.result == [pytest.approx(0.025, rel=1e-6), False, [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
+    assert shared.wait(shared.run("mean", volume=volume))[1] is True
+    air = RawVolume(np.full((4, 4, 4), -1000, np.int16), (1.0,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), name="air")
+    with pytest.raises(FluoroGuideError, match="same value"):
+        shared.wait(shared.run("mean", volume=air))
+
+
+def test_a_volume_that_is_forgotten_half_way_leaves_no_file(monkeypatch):
+    from FluoroGuideLib.engine import shelf
+    from FluoroGuideLib.engine.volumes import RawLabels
+
+    monkeypatch.setattr(shelf, "PIECE_BYTES", 1 << 12)
+    voxels, axes = np.tile(np.arange(4, dtype=np.uint8), (16, 64, 16)), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
+    labels = RawLabels(voxels, (1.0,) * 3, (7.0, 8.0, 9.0), axes, names={3: "L4"})
+    with make() as engine:
+        engine.wait(engine.run("echo", value=1))
+        engine.set_volume(labels)
+        engine.forget_volume(labels)
+        assert not [p for f in engine._worker.exchange.folders for p in f.glob("*.bin")]
+        assert engine.wait(engine.run("label_facts", labels=labels)) == ["BoneLabels", {3: "L4"}, [0, 1, 2, 3], [7.0, 8.0, 9.0]]
+
+
+def test_a_cancelled_job_is_over_for_its_owner_at_once_and_its_late_result_is_dropped(volume):
+    with make() as engine:
+        engine.wait(engine.run("volume_facts", volume=volume))
+        pid, job = engine.worker_pid, engine.run("hold_interpreter", seconds=0.8)  # it answers nothing for so long
+        until(engine, lambda: job.state == "running")
+        start = time.monotonic()
+        engine.cancel(job)
+        until(engine, lambda: job.finished)
+        assert time.monotonic() - start < 0.25
+        assert job.state == "cancelled"
+        assert engine.busy
+        assert engine.wait(engine.run("volume_facts", volume=volume))[0] == pid  # not killed: it came back in time
+        assert (job.state, job.result) == ("cancelled", None)
+
+
+def test_the_bone_is_prepared_once():
+    """The task of the worker, called here: a part is made anew only for another bone, target or volume."""
+    sitk = pytest.importorskip("SimpleITK")
+    from FluoroGuideLib.anatomy.attenuation import AttenuationVolume
+    from FluoroGuideLib.engine import tasks
+    from FluoroGuideLib.engine.volumes import BoneLabels
+
+    k, j, i = np.mgrid[:40, :40, :40] - 20
+    bone = k**2 + j**2 + i**2 < 60
+    image = sitk.GetImageFromArray(np.where(bone, 0.035, 0.02).astype(np.float32))
+    labels = BoneLabels(sitk.GetImageFromArray(3 * bone.astype(np.uint8)), {3: "L4"})
+    moving, at = tasks._moving(AttenuationVolume(image), None), {"a": np.array([20.0, 20, 20])}
+    assert tasks._part(moving, None, labels, at) is None
+    named, auto = tasks._part(moving, 3, labels, at), tasks._part(moving, "auto", None, at)
+    assert (named.name, auto.name) == ("L4", "bone at the target")
+    assert tasks._part(moving, [3], labels, at) is named
+    assert tasks._part(moving, "auto", None, at) is auto
+    assert tasks._part(moving, "auto", None, {"b": np.array([20.0, 20, 22])}) is not auto
+    assert tasks._part(moving, "auto", None, {"far": np.array([200.0, 20, 20])}) == "auto"
+    tasks.forget(labels)
+    assert tasks._part(moving, 3, labels, at) is not named
+    tasks.forget(moving.volume)
+    assert not tasks._parts
+
+
 def test_import_is_light():
     heavy = ("SimpleITK", "scipy", "numba", "pydicom", "vtk", "slicer", "qt", "multiprocessing")
     text = f"import FluoroGuideLib.engine.client, sys; print([m for m in {heavy} if m in sys.modules])"

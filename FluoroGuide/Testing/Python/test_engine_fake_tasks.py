@@ -129,7 +129,23 @@ def a_view() -> CArmView:
     return CArmView.from_angles(31.7, -12.3, sid_mm=1187.3, sod_mm=765.1, rows=48, columns=64, pixel_spacing_mm=(0.31, 0.29))
 
 
+def label_facts(*, labels, progress, cancelled):
+    import SimpleITK as sitk
+
+    return [type(labels).__name__, dict(labels.names), np.unique(sitk.GetArrayFromImage(labels.image)).tolist(), list(labels.image.GetOrigin())]
+
+
+def mean(*, volume, progress, cancelled):
+    """Mean attenuation, and whether it was the same object as the last time."""
+    import SimpleITK as sitk
+
+    before = _seen[-1:] == [volume]
+    _seen.append(volume)
+    return [float(sitk.GetArrayViewFromImage(volume.image).mean()), before, list(volume.image.GetDirection())]
+
+
+_seen: list = []
 TASKS = {f.__name__: f for f in (
     register, echo, volume_facts, nap, stubborn, hold_interpreter, crash, segfault, chatter, many_steps, bad_input, surprise, unsendable, environment,
-    grandchild, warm_up,
+    grandchild, warm_up, label_facts, mean,
 )}
