@@ -18,6 +18,7 @@ from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
 from ..geometry.rigid import apply, inverse
+from .hidden import split_hidden
 from .shapes import DrawnView
 
 FOLLOW_DEG = 1.0
@@ -26,8 +27,6 @@ SHORTEST_HIDDEN_MM = 20.0
 """Shorter loops inside the shadow are bumps of the surface, no anatomy."""
 SMALLEST_MM = 6.0
 """Loops that span less than this are not drawn at all."""
-GRID_PX = 2.0
-"""Pixel size of the winding numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,20 +109,11 @@ def _loops(start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
     return loops
 
 
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """One piece of a silhouette: vertex indices in order, and whether it is hidden in the bone's own shadow."""
-
-    indices: np.ndarray
-    hidden: bool
-
-
 class Silhouette:
     """The silhouette of one surface in one view, updated with as little work as the motion asks for."""
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
-        self._outlines: list[Outline] = []
         self._points = np.empty((0, 3))
         self._bounds: list[tuple[int, int, bool]] = []
         self._seen_from: np.ndarray | None = None
@@ -145,15 +135,23 @@ class Silhouette:
     def _extract(self, view: DrawnView, pose: np.ndarray, source: np.ndarray) -> None:
         self.extractions += 1
         loops = self.surface.contour(source)
-        vertices = self.surface.vertices_lps_mm
-        span = np.array([np.ptp(vertices[loop], axis=0).sum() for loop in loops])
-        loops = [loop for loop, mm in zip(loops, span, strict=True) if mm > SMALLEST_MM]
-        pixels = [view.project(apply(pose, vertices[loop])) for loop in loops]
-        pieces = split_hidden(loops, pixels, SHORTEST_HIDDEN_MM / _mm_per_px(view, apply(pose, self.surface.center_lps_mm)))
-        self._outlines = pieces
-        self._points = np.vstack([vertices[p.indices] for p in pieces]) if pieces else np.empty((0, 3))
-        ends = np.cumsum([0] + [len(p.indices) for p in pieces]).tolist()
-        self._bounds = [(a, b, p.hidden) for a, b, p in zip(ends[:-1], ends[1:], pieces, strict=True)]
+        self._points, self._bounds = np.empty((0, 3)), []
+        if not loops:
+            return
+        ends = np.cumsum([0] + [len(loop) for loop in loops])
+        vertices = self.surface.vertices_lps_mm[np.concatenate(loops)]
+        span = np.maximum.reduceat(vertices, ends[:-1]) - np.minimum.reduceat(vertices, ends[:-1])
+        pixels = np.split(view.project(apply(pose, vertices)), ends[1:-1])
+        shortest = SHORTEST_HIDDEN_MM / _mm_per_px(view, apply(pose, self.surface.center_lps_mm))
+        pieces = split_hidden(pixels, (view.columns, view.rows), span.sum(1) > SMALLEST_MM, shortest)
+        if not pieces:
+            return
+        places = np.concatenate([ends[p.loop] + p.places for p in pieces])
+        k = np.minimum(places.astype(np.int64), len(vertices) - 2)
+        part = (places - k)[:, None]
+        self._points = (1 - part) * vertices[k] + part * vertices[k + 1]
+        stops = np.cumsum([0] + [len(p.places) for p in pieces]).tolist()
+        self._bounds = [(a, b, p.hidden) for a, b, p in zip(stops[:-1], stops[1:], pieces, strict=True)]
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> bool:
@@ -164,75 +162,6 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
 def _mm_per_px(view: DrawnView, point_mm: np.ndarray) -> float:
     step = np.linalg.norm(view.project_jacobian(point_mm)[0], axis=0).max()
     return float(1 / max(step, 1e-9))
-
-
-def split_hidden(loops: list[np.ndarray], pixels: list[np.ndarray], shortest_px: float) -> list[Outline]:
-    """Cut projected loops into pieces on the outside of the shadow and pieces inside it; short ones inside are left out."""
-    keep = [k for k, p in enumerate(pixels) if np.isfinite(p).all()]
-    if not keep:
-        return []
-    layers, origin = _layers([pixels[k] for k in keep])
-    result: list[Outline] = []
-    for k in keep:
-        loop, p = loops[k], pixels[k]
-        step = np.diff(p, axis=0)
-        length = np.hypot(step[:, 0], step[:, 1])
-        across = np.column_stack([-step[:, 1], step[:, 0]]) / np.maximum(length, 1e-9)[:, None]
-        middle = 0.5 * (p[:-1] + p[1:])
-        outer = np.zeros(len(step), bool)
-        for side in (1.5, -1.5):  # on one side of the outer rim lies no bone at all
-            at = np.floor((middle + side * GRID_PX * across - origin) / GRID_PX).astype(int)
-            at = np.clip(at, 0, np.array(layers.shape[::-1]) - 1)
-            outer |= layers[at[:, 1], at[:, 0]] == 0
-        outer = _steady(outer, length, 3 * GRID_PX)
-        if not outer.any() and length.sum() < shortest_px:
-            continue
-        result += _pieces(loop, outer, length, shortest_px)
-    return result
-
-
-def _layers(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Layers of bone under each cell of a grid (winding number of the loops around its centre), and the grid's corner."""
-    a, b = np.vstack([p[:-1] for p in loops]), np.vstack([p[1:] for p in loops])
-    origin = np.minimum(a.min(0), b.min(0)) - 4 * GRID_PX
-    columns, rows = (np.ceil((np.maximum(a.max(0), b.max(0)) + 4 * GRID_PX - origin) / GRID_PX)).astype(int)
-    columns, rows = min(columns, 4096), min(rows, 4096)
-    a, b = (a - origin) / GRID_PX - 0.5, (b - origin) / GRID_PX - 0.5
-    low, high = np.ceil(np.minimum(a[:, 1], b[:, 1])).astype(int), np.ceil(np.maximum(a[:, 1], b[:, 1])).astype(int)
-    count = np.clip(high, 0, rows) - np.clip(low, 0, rows)
-    edge = np.repeat(np.arange(len(a)), count)
-    row = np.repeat(np.clip(low, 0, rows), count) + (np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fraction = (row - a[edge, 1]) / (b[edge, 1] - a[edge, 1])
-    column = np.clip(np.ceil(a[edge, 0] + fraction * (b[edge, 0] - a[edge, 0])), 0, columns - 1).astype(int)
-    sign = np.where(b[edge, 1] > a[edge, 1], 1, -1)
-    crossings = np.bincount(row * columns + column, sign, rows * columns).reshape(rows, columns)
-    return np.abs(np.cumsum(crossings, axis=1)).round().astype(np.int32), origin
-
-
-def _steady(flags: np.ndarray, length: np.ndarray, least_px: float) -> np.ndarray:
-    """Flags along a closed line without runs shorter than ``least_px``."""
-    flags = flags.copy()
-    change = np.flatnonzero(flags != np.roll(flags, 1))
-    if len(change) < 2:
-        return flags
-    for a, b in zip(change, np.roll(change, -1), strict=True):
-        index = np.arange(a, b if b > a else b + len(flags)) % len(flags)
-        if length[index].sum() < least_px:
-            flags[index] = ~flags[index]
-    return flags
-
-
-def _pieces(loop: np.ndarray, outer: np.ndarray, length: np.ndarray, shortest_px: float) -> list[Outline]:
-    change = np.flatnonzero(outer != np.roll(outer, 1))
-    if not len(change):
-        return [Outline(loop, not bool(outer[0]))]
-    result, n = [], len(outer)
-    for a, b in zip(change, np.roll(change, -1), strict=True):
-        index = np.arange(a, (b if b > a else b + n)) % n
-        if outer[a] or length[index].sum() >= shortest_px:
-            result.append(Outline(np.append(loop[index], loop[(index[-1] + 1) % n]), not bool(outer[a])))
-    return result
 
 
 # ---- meshes -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.geometry.rigid import motion
+from FluoroGuideLib.guidance.hidden import split_hidden
 from FluoroGuideLib.guidance.live_overlay import LiveOverlay, OverlayContent
 from FluoroGuideLib.guidance.silhouettes import Silhouette, Surface, surface_net
 from FluoroGuideLib.planning.plan import Plan, Target, Trajectory
@@ -73,13 +74,41 @@ def test_visible_outline_is_the_brute_force_shadow_and_hidden_parts_lie_inside()
     shown = np.vstack([p for p, hidden in outlines if not hidden])
     parts = np.arange(4)[:, None, None] / 4
     dense = np.vstack([(p[:-1] + parts * np.diff(p, axis=0)).reshape(-1, 2) for p, hidden in outlines if not hidden])
-    assert tree.query(shown)[0].max() < 3.0  # pieces begin and end within a grid cell of where one ball hides the other
-    assert np.percentile(tree.query(shown)[0], 95) < 0.7
+    assert tree.query(shown)[0].max() < 2.0  # pieces begin and end within a scan line of where one ball hides the other
+    assert np.percentile(tree.query(shown)[0], 95) < 0.5
     assert cKDTree(dense).query(border)[0].max() < 3.0
     assert np.percentile(cKDTree(dense).query(border)[0], 95) < 0.7
     hidden = np.vstack([p for p, h in outlines if h])
     assert len(hidden) > 5
     assert np.median(tree.query(hidden)[0]) > 3  # well inside the shadow
+
+
+def square(left: float, top: float, size: float) -> np.ndarray:
+    """A closed square, 21 points."""
+    t = np.linspace(0, 1, 6)[:-1]
+    side = np.column_stack([t, 0 * t])
+    ring = np.vstack([side, [1, 0] + side[:, ::-1], [1, 1] - side, [0, 1] - side[:, ::-1]])
+    return np.vstack([ring, ring[:1]]) * size + (left, top)
+
+
+def test_parts_inside_another_shadow_are_hidden_to_a_scan_line() -> None:
+    # The second square (60..140) begins inside the first (10..110): of its 320 px, two arms of 50 px are hidden.
+    loops = [square(10.3, 10.4, 100), square(60.3, 60.4, 80)]
+    pieces = split_hidden(loops, (200, 200), np.array([True, True]), 5.0)
+    hidden = [p for p in pieces if p.hidden]
+    assert len(hidden) == 2
+    assert {p.loop for p in hidden} == {0, 1}
+    for p, side in zip(hidden, (20.0, 16.0), strict=True):  # length of one of the 20 edges
+        steps = np.diff(p.places) % 20
+        assert steps.sum() * side == pytest.approx(100, abs=2.0)
+    assert not [p for p in split_hidden(loops, (200, 200), np.array([True, True]), 150.0) if p.hidden]  # too short to be drawn
+    assert {p.loop for p in split_hidden(loops, (200, 200), np.array([False, True]), 5.0)} == {1}
+
+
+def test_a_loop_inside_is_hidden_and_a_hole_is_a_border() -> None:
+    inner = square(40.2, 40.7, 40)
+    assert [p.hidden for p in split_hidden([square(10.3, 10.4, 100), inner], (200, 200), np.array([True, True]), 5.0)] == [False, True]
+    assert [p.hidden for p in split_hidden([square(10.3, 10.4, 100), inner[::-1]], (200, 200), np.array([True, True]), 5.0)] == [False, False]
 
 
 def test_small_motions_follow_without_a_new_contour_and_agree_with_one() -> None:
