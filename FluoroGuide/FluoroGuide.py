@@ -2,21 +2,13 @@
 
 import os
 import sys
-from typing import Annotated
 
 import slicer
 import vtk
-from slicer import vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import *
 from slicer.util import VTKObservationMixin
-
-Degrees = Annotated[float, WithinRange(-180, 180)]
-Tilt = Annotated[float, WithinRange(-90, 90)]
-Millimeters = Annotated[float, WithinRange(0, 2500)]
-Spacing = Annotated[float, WithinRange(0, 5)]
 
 
 class FluoroGuide(ScriptedLoadableModule):
@@ -52,29 +44,6 @@ def onStartupCompleted():
     )
 
 
-@parameterNodeWrapper
-class FluoroGuideParameterNode:
-    """The user's choices; results live in nodes of their own."""
-
-    volume: vtkMRMLScalarVolumeNode | None
-    planLine: vtkMRMLMarkupsLineNode | None
-    xrayA: vtkMRMLScalarVolumeNode | None
-    xrayB: vtkMRMLScalarVolumeNode | None
-    procedureName: str = ""
-    startFromPresent: bool = False
-    useEnteredGeometry: bool = False
-    primaryA: Degrees = 0.0
-    primaryB: Degrees = 0.0
-    secondaryA: Tilt = 0.0
-    secondaryB: Tilt = 0.0
-    sidA: Millimeters = 0.0
-    sidB: Millimeters = 0.0
-    sodA: Millimeters = 0.0
-    sodB: Millimeters = 0.0
-    spacingA: Spacing = 0.0
-    spacingB: Spacing = 0.0
-
-
 class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Connects the panel with the scene's life."""
 
@@ -86,14 +55,15 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from FluoroGuideLib.ui.panel import FileDialogs, Panel
+        from FluoroGuideLib.ui.pages import load_pages
+        from FluoroGuideLib.ui.panel import Panel, QtDialogs
 
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/FluoroGuide.ui"))
+        uiWidget = load_pages(slicer.util.loadUI, lambda name: self.resourcePath(f"UI/{name}.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = FluoroGuideLogic()
-        self.panel = Panel(self.ui, self.logic.session, FileDialogs(slicer.util.mainWindow()))
+        self.panel = Panel(self.ui, self.logic.session, QtDialogs(slicer.util.mainWindow()), slicer.util.mainWindow())
         events = {"StartCloseEvent": self.onSceneStartClose, "EndCloseEvent": self.onSceneReady, "StartImportEvent": self.onSceneStartClose,
                   "EndImportEvent": self.onSceneReady}
         for event, callback in events.items():
@@ -114,7 +84,7 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.logic.session.warm_up()
         self.showLayout()
-        self.panel.show_xrays()
+        self.panel.enter()
 
     def exit(self):
         self._entered = False
@@ -156,7 +126,7 @@ class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # Not only while the module is entered: after a reload Slicer says it is not, and the panel would stay dead.
         self.initializeParameterNode()
         if self._entered:
-            self.panel.show_xrays()  # closing a scene turned the X-ray views
+            self.panel.enter()  # closing a scene turned the X-ray views
 
     def initializeParameterNode(self):
         self.setParameterNode(self.logic.getParameterNode())
@@ -184,32 +154,34 @@ class FluoroGuideLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         from FluoroGuideLib.engine.client import EngineClient
         from FluoroGuideLib.scene import host
-        from FluoroGuideLib.ui.session import CaseSession
+        from FluoroGuideLib.scene.session import CaseSession
 
         self.session = CaseSession(host.start, EngineClient)
 
     def getParameterNode(self):
+        from FluoroGuideLib.scene.parameters import FluoroGuideParameterNode
+
         return FluoroGuideParameterNode(super().getParameterNode())
 
     def loadXray(self, path, index, geometry=None):
         """Read an X-ray file into slot 0 (A) or 1 (B); ``geometry``: C-arm card for files without it.  Returns its node."""
-        return self.session.load_xray(path, index, geometry)
+        return self.session.xrays.load(path, index, geometry)
 
     def registerCase(self, volumeNode, xrayNodes, planLineNode, procedure="", fromPresent=False):
         """Register, wait for the end and put the result into the scene.  Returns the ``Registration``."""
-        plan = self.session.plan(volumeNode, planLineNode, procedure)
-        job = self.session.submit(volumeNode, xrayNodes, plan, fromPresent)
+        plan = self.session.planner.plan(volumeNode, planLineNode, procedure)
+        job = self.session.registrar.submit(volumeNode, xrayNodes, plan, fromPresent)
         registration = self.session.engine.wait(job)
-        self.session.accept(registration, volumeNode, xrayNodes, plan)
-        self.session.update_overlays(xrayNodes)
+        self.session.registrar.accept(registration, volumeNode, xrayNodes, plan)
+        self.session.guidance.update_overlays(xrayNodes)
         return registration
 
     def locateNeedle(self, xrayNodes, marks=None):
         """Locate the needle from its marks: pixels (column, row) of tip and shaft per X-ray, or the marks in the scene."""
         for index, pixels in enumerate(marks or ()):
-            self.session.set_marks(index, xrayNodes[index], pixels)
-        needle = self.session.locate(xrayNodes)
-        self.session.update_overlays(xrayNodes)
+            self.session.guidance.set_marks(index, xrayNodes[index], pixels)
+        needle = self.session.guidance.locate(xrayNodes)
+        self.session.guidance.update_overlays(xrayNodes)
         return needle
 
     def recordPlacement(self, planLineNode, xrayNodes, procedure=""):
@@ -222,7 +194,7 @@ class FluoroGuideLogic(ScriptedLoadableModuleLogic):
 
     def loadSampleCase(self):
         """Make the phantom case in the scene and choose its nodes.  Returns the nodes and the ``SampleCase``."""
-        from FluoroGuideLib.ui.sample_case import load_sample_case
+        from FluoroGuideLib.scene.sample_case import load_sample_case
 
         loaded = load_sample_case(self.session)
         parameters = self.getParameterNode()

@@ -7,12 +7,14 @@ from typing import Any
 import qt
 
 from .. import RESEARCH_NOTICE
+from ..scene import workflow
+from ..scene.session import CaseSession
 from .guide_section import GuideSection
+from .mode import SectionMode
 from .plan_section import PlanSection
 from .record_section import RecordSection
 from .register_section import RegisterSection
 from .section import Dialogs
-from .session import CaseSession
 from .style import show_banner, show_text
 from .text import translator
 from .xray_section import XraySection
@@ -21,8 +23,8 @@ _ = translator(__name__)
 REFRESH_MS = 40
 
 
-class FileDialogs:
-    """Qt's file dialogs."""
+class QtDialogs:
+    """Qt's own dialogs."""
 
     def __init__(self, parent: Any) -> None:
         self._parent = parent
@@ -31,9 +33,21 @@ class FileDialogs:
         """A file to read, or an empty text."""
         return str(qt.QFileDialog.getOpenFileName(self._parent, title, "", kinds) or "")
 
+    def open_folder(self, title: str) -> str:
+        """A folder, or an empty text."""
+        return str(qt.QFileDialog.getExistingDirectory(self._parent, title) or "")
+
     def save_file(self, title: str, name: str, kinds: str) -> str:
         """A file to write, or an empty text."""
         return str(qt.QFileDialog.getSaveFileName(self._parent, title, name, kinds) or "")
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes."""
+        return qt.QMessageBox.question(self._parent, "FluoroGuide", question) == qt.QMessageBox.Yes
+
+    def ask_text(self, title: str, question: str) -> str:
+        """A line of text, or an empty one when the user gives none or cancels."""
+        return str(qt.QInputDialog.getText(self._parent, title, question) or "")
 
 
 class Panel:
@@ -46,14 +60,17 @@ class Panel:
     session
         The case.
     dialogs
-        Asks for files.
+        Asks for files and confirmations.
+    window
+        Slicer's main window for keyboard shortcuts, or None.
     """
 
-    def __init__(self, ui: Any, session: CaseSession, dialogs: Dialogs) -> None:
-        self.ui, self.session, self.dialogs = ui, session, dialogs
+    def __init__(self, ui: Any, session: CaseSession, dialogs: Dialogs, window: Any | None = None) -> None:
+        self.ui, self.session, self.dialogs, self.window = ui, session, dialogs, window
         self.choices: Any | None = None
         self.plan, self.xrays_section = PlanSection(ui, session, self), XraySection(ui, session, self)
         self.register, self.guide, self.record = RegisterSection(ui, session, self), GuideSection(ui, session, self), RecordSection(ui, session, self)
+        self.mode = SectionMode(ui)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(REFRESH_MS)
@@ -75,23 +92,36 @@ class Panel:
         self.choices = parameter_node
         self.refresh()
 
+    def enter(self) -> None:
+        """The module is shown."""
+        for section in self.sections:
+            section.enter()
+            section.add_shortcuts(self.window)
+        self.show_xrays()
+
     def leave(self) -> None:
-        """The module is left: stop timers, placing and watching; the views are free again."""
+        """The module is left: stop timers, placing and watching; the views and keys are free again."""
+        self._stop()
+        for section in self.sections:
+            section.remove_shortcuts()
+
+    def _stop(self) -> None:
         self._timer.stop()
         for section in self.sections:
             section.leave()
-        self.session.release_views()
+        self.session.xrays.release()
         self._message = ("idle", "", "")
 
     def scene_closes(self) -> None:
         """Forget everything that belongs to the scene."""
-        self.leave()
+        self._stop()
         self.choices = None
         self.session.forget()
 
     def close(self) -> None:
         """Undo every connection; the panel is not used again."""
         self.scene_closes()
+        self.mode.close()
         for section in self.sections:
             section.close()
         self._timer.disconnect("timeout()", self.refresh)
@@ -107,35 +137,20 @@ class Panel:
 
     def stale(self) -> bool:
         """Whether the registration belongs to other images than those chosen."""
-        return self.choices is not None and self.session.stale(self.choices.volume, self.xrays())
+        return self.choices is not None and self.session.registrar.stale(self.choices.volume, self.xrays())
+
+    @property
+    def states(self) -> dict[str, workflow.SectionState]:
+        """Every section's state, computed at the last :meth:`refresh`."""
+        return self._states
 
     def missing_plan(self) -> str:
         """What the plan lacks, as a sentence; empty when it is complete."""
-        p = self.choices
-        if p is None:
-            return _("The module is not ready yet.")
-        if p.volume is None:
-            return _("Choose the patient's CT volume.")
-        if p.planLine is None or p.planLine.GetNumberOfDefinedControlPoints() < 2:
-            return _("Place the planned needle: its entry, then its target.")
-        return ""
+        return self._states["plan"].missing
 
     def missing_inputs(self) -> str:
         """What a registration lacks, as a sentence; empty when it may run."""
-        missing = self.missing_plan()
-        if missing:
-            return missing
-        first, second = self.xray(0), self.xray(1)
-        if first is None:
-            return _("Load X-ray A.")
-        if first is second:
-            return _("X-ray A and B are the same image: choose two.")
-        for side, node in (("A", first), ("B", second)):
-            if node is not None and not self.session.has_geometry(node):
-                return _("X-ray {side} has no C-arm geometry: load its file with the Load button.").format(side=side)
-        if self.choices.volume in (first, second):
-            return _("The volume and an X-ray are the same node: choose others.")
-        return ""
+        return self._states["plan"].missing or self._states["xray"].missing
 
     # ---- showing --------------------------------------------------------------------------------------------------
     def tell(self, kind: str, word: str, text: str) -> None:
@@ -146,23 +161,18 @@ class Panel:
     def _show_status(self) -> None:
         kind, word, text = self._message
         if not text:
-            missing = self.missing_inputs()
-            kind, word, text = ("idle", _("Next:"), missing) if missing else ("idle", _("Ready."), self.next_step())
+            name = workflow.next_section(self._states)
+            state = self._states[name]
+            kind, word, text = state.kind if state.invalid else "idle", _("Next:") if not state.done else _("Ready."), state.text
         show_banner(self.ui.fgStatus, kind, word, text)
-
-    def next_step(self) -> str:
-        """What the user would do next when nothing is missing."""
-        if self.session.registration is None or self.stale():
-            return _("Register the volume to the X-rays.")
-        return self.guide.missing() or _("Record the placement.")
 
     def show_xrays(self) -> None:
         """X-rays upright in their views, held there."""
-        self.session.show_xrays([self.xray(0), self.xray(1)])
+        self.session.xrays.show([self.xray(0), self.xray(1)])
 
     def show_results(self) -> None:
         """Overlays on the X-rays of now."""
-        self.session.update_overlays([self.xray(0), self.xray(1)], stale=self.stale())
+        self.session.guidance.update_overlays([self.xray(0), self.xray(1)], stale=self.stale())
 
     def refresh_later(self) -> None:
         """Refresh once, soon: for events that come in crowds."""
@@ -171,6 +181,8 @@ class Panel:
 
     def refresh(self) -> None:
         """Bring every section up to date."""
+        self._states = workflow.states(workflow.gather(self.session, self.choices, self.register.running))
         for section in self.sections:
             section.refresh()
+            section.show_status()
         self._show_status()

@@ -14,6 +14,8 @@ _ = translator(__name__)
 class PlanSection(Section):
     """Shows the planned needle's length and angles while it is placed or dragged."""
 
+    key = "plan"
+
     def setup(self) -> None:
         """Follow the chosen line."""
         self._watch = Watch(self.panel.refresh_later, "PointModifiedEvent", "PointPositionDefinedEvent", "PointRemovedEvent")
@@ -29,7 +31,7 @@ class PlanSection(Section):
         if self.panel.missing_plan():
             return ""
         try:
-            item = self.session.line_path(self.choices.volume, self.choices.planLine)
+            item = self.session.planner.line_path(self.choices.volume, self.choices.planLine)
         except FluoroGuideError as error:
             return error.message
         return _("{length:.1f} mm long, {axial:.0f}° to the axial and {sagittal:.0f}° to the sagittal plane.").format(

@@ -14,6 +14,8 @@ _ = translator(__name__)
 class RecordSection(Section):
     """Keeps placements and dose in the scene and writes them to a file."""
 
+    key = "record"
+
     def setup(self) -> None:
         """Buttons and table."""
         self.button(self.ui.fgRecordButton, self._record)

@@ -20,6 +20,8 @@ POLL_MS = 30
 class RegisterSection(Section):
     """Runs one registration at a time in the engine's process; the window stays free."""
 
+    key = "register"
+
     def setup(self) -> None:
         """Buttons, table and the timer that asks the engine."""
         self._job: Any | None = None
@@ -41,7 +43,7 @@ class RegisterSection(Section):
         allow(self.ui.fgRegisterButton, self._missing(), self.tool_tip(self.ui.fgRegisterButton))
         allow(self.ui.fgCancelButton, "" if self.running else _("No registration runs."), self.tool_tip(self.ui.fgCancelButton))
         self.ui.fgRegisterProgress.setVisible(self.running)
-        registration = self.session.registration
+        registration = self.session.registrar.registration
         if registration is None:
             show_banner(self.ui.fgVerdictResult, "idle", "", "")
             fill_table(self.ui.fgErrorTable, [])
@@ -52,7 +54,7 @@ class RegisterSection(Section):
         if self.panel.stale():
             kind, word, reasons = "idle", _("OLD"), _("Volume or X-rays were changed after the registration: register again.")
         show_banner(self.ui.fgVerdictResult, kind, word, reasons)
-        fill_table(self.ui.fgErrorTable, [self._row(e) for e in registration.target_error(self.session.targets())])
+        fill_table(self.ui.fgErrorTable, [self._row(e) for e in registration.target_error(self.session.planner.targets())])
 
     @staticmethod
     def _row(error: Any) -> list[str]:
@@ -66,9 +68,9 @@ class RegisterSection(Section):
 
     def _start(self) -> None:
         p, xrays = self.choices, self.panel.xrays()
-        plan = self.session.plan(p.volume, p.planLine, p.procedureName)
+        plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
         offer_numba()  # asked where it is first of use; declined, the registration takes longer
-        self._job = self.session.submit(p.volume, xrays, plan, p.startFromPresent)
+        self._job = self.session.registrar.submit(p.volume, xrays, plan, p.startFromPresent)
         self._inputs = p.volume, xrays, p.planLine, plan
         self._timer.start()
         self.panel.tell("idle", _("Registering."), _("The views stay usable."))
@@ -100,10 +102,10 @@ class RegisterSection(Section):
             raise job.error
         volume, xrays, line, plan = self._inputs
         try:  # the needle may have been dragged meanwhile
-            plan = self.session.plan(volume, line, self.choices.procedureName)
+            plan = self.session.planner.plan(volume, line, self.choices.procedureName)
         except FluoroGuideError:
             pass
-        self.session.accept(job.result, volume, xrays, plan)
+        self.session.registrar.accept(job.result, volume, xrays, plan)
         self.panel.show_results()
         self.panel.tell(job.result.verdict, _("Registered."), _("It took {seconds:.0f} s.").format(seconds=job.seconds))
 

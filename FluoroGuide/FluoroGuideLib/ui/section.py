@@ -6,21 +6,34 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import qt
+
 from ..errors import FluoroGuideError
-from .session import CaseSession
+from ..scene.session import CaseSession
+from ..scene.workflow import SectionState
+from .style import show_status
 from .text import translator
 
 _ = translator(__name__)
 
 
 class Dialogs(Protocol):
-    """Asking the user for files; replaced in tests."""
+    """Asking the user; replaced in tests, because Slicer answers no to every question while it tests."""
 
     def open_file(self, title: str, kinds: str) -> str:
         """A file to read, or an empty text."""
 
+    def open_folder(self, title: str) -> str:
+        """A folder, or an empty text."""
+
     def save_file(self, title: str, name: str, kinds: str) -> str:
         """A file to write, or an empty text."""
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes."""
+
+    def ask_text(self, title: str, question: str) -> str:
+        """A line of text, or an empty one."""
 
 
 class Section:
@@ -33,17 +46,25 @@ class Section:
     session
         The case.
     panel
-        The whole panel (:class:`~.panel.Panel`): choices, status line, refresh, dialogs.
+        The whole panel (:class:`~.panel.Panel`): choices, status line, refresh, dialogs, workflow states.
     """
+
+    key = ""
+    """Name in :data:`~FluoroGuideLib.scene.workflow.SECTIONS`."""
 
     def __init__(self, ui: Any, session: CaseSession, panel: Any) -> None:
         self.ui, self.session, self.panel = ui, session, panel
         self._links: list[tuple[Any, str, Callable]] = []
         self._tips: dict[str, str] = {}
+        self._wanted_shortcuts: list[tuple[str, Any]] = []
+        self._shortcuts: list[tuple[Any, Callable]] = []
 
     # ---- overridden -----------------------------------------------------------------------------------------------
     def setup(self) -> None:
         """Connect the widgets; once."""
+
+    def enter(self) -> None:
+        """The module is shown."""
 
     def refresh(self) -> None:
         """Show what is so now; called after every change, must be cheap and change nothing in the scene."""
@@ -57,18 +78,33 @@ class Section:
         """The parameter node, or None while the module has none."""
         return self.panel.choices
 
+    @property
+    def state(self) -> SectionState:
+        """What the workflow says of this section."""
+        return self.panel.states[self.key]
+
     def on(self, widget: Any, signal: str, slot: Callable) -> None:
         """Connect, and remember it for :meth:`close`."""
         widget.connect(signal, slot)
         self._links.append((widget, signal, slot))
 
-    def button(self, widget: Any, action: Callable[[], None]) -> None:
-        """A push button that runs an action and tells its error in one sentence."""
-        self._tips[widget.name] = widget.toolTip
+    def button(self, widget: Any, action: Callable[[], None], keys: str = "") -> None:
+        """A push button that runs an action and tells its error in one sentence.
+
+        ``keys``: keyboard shortcut (``"Ctrl+Shift+R"``), told in the tool tip, alive while the module is shown.
+        """
+        self.tip(widget, keys)
         self.on(widget, "clicked()", lambda: self.attempt(action))
 
+    def tip(self, widget: Any, keys: str = "") -> None:
+        """Remember the .ui file's tool tip of a widget that :meth:`tool_tip` and ``style.allow`` use; with a shortcut it clicks the widget."""
+        self._tips[widget.name] = f"{widget.toolTip} ({keys})" if keys else widget.toolTip
+        widget.setToolTip(self._tips[widget.name])
+        if keys:
+            self._wanted_shortcuts.append((keys, widget))
+
     def tool_tip(self, widget: Any) -> str:
-        """The tool tip that the .ui file gives a button."""
+        """The tool tip that the .ui file gives a widget, with its shortcut."""
         return self._tips[widget.name]
 
     def attempt(self, action: Callable[[], None]) -> bool:
@@ -86,9 +122,37 @@ class Section:
             self.panel.refresh()
         return True
 
+    def show_status(self) -> None:
+        """The section's status line, from the workflow."""
+        show_status(getattr(self.ui, f"fg{self.key.capitalize()}Status"), self.state.kind, self.state.text)
+
+    # ---- keyboard ---------------------------------------------------------------------------------------------------
+    def add_shortcuts(self, window: Any | None) -> None:
+        """Keyboard shortcuts in the main window (None: there is none)."""
+        self.remove_shortcuts()
+        for keys, widget in self._wanted_shortcuts if window is not None else ():
+            shortcut = qt.QShortcut(window)
+            shortcut.setKey(qt.QKeySequence(keys))
+            slot = _clicker(widget)
+            shortcut.connect("activated()", slot)
+            self._shortcuts.append((shortcut, slot))
+
+    def remove_shortcuts(self) -> None:
+        """Give the keys back."""
+        while self._shortcuts:
+            shortcut, slot = self._shortcuts.pop()
+            shortcut.disconnect("activated()", slot)
+            shortcut.setParent(None)
+
     def close(self) -> None:
         """Undo every connection."""
         self.leave()
+        self.remove_shortcuts()
         while self._links:
             widget, signal, slot = self._links.pop()
             widget.disconnect(signal, slot)
+
+
+def _clicker(widget: Any) -> Callable[[], None]:
+    """Clicks as the mouse does; nothing happens while the widget is disabled."""
+    return lambda: widget.click()

@@ -22,6 +22,14 @@ def show_banner(label: Any, kind: str, word: str, text: str, big: bool = False) 
     label.setStyleSheet(_BOX.format(COLORS[kind]) if text else "")
 
 
+def show_status(label: Any, kind: str, text: str) -> None:
+    """A section's status line: a coloured bar at its left, the text in the palette's own colour; without text it is hidden."""
+    label.setTextFormat(qt.Qt.PlainText)
+    label.setText(text)
+    label.setStyleSheet(f"QLabel {{ border-left: 4px solid {COLORS[kind]}; padding: 2px 6px; }}")
+    label.setVisible(bool(text))
+
+
 def show_text(label: Any, text: str) -> None:
     """Plain words; without text the label is hidden, so that no gap stays."""
     label.setTextFormat(qt.Qt.PlainText)

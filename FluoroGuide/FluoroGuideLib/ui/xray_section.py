@@ -15,6 +15,8 @@ _ = translator(__name__)
 class XraySection(Section):
     """Loads X-rays into slots A and B and tells their geometry."""
 
+    key = "xray"
+
     def setup(self) -> None:
         """Both load buttons."""
         self.button(self.ui.fgLoadAButton, lambda: self._load(0))
@@ -30,7 +32,7 @@ class XraySection(Section):
 
     def _described(self, node: Any) -> str:
         try:
-            return self.session.describe_xray(node)
+            return self.session.xrays.describe(node)
         except FluoroGuideError as error:
             return error.message
 
@@ -54,7 +56,7 @@ class XraySection(Section):
         path = self.panel.dialogs.open_file(_("Load X-ray {side}").format(side=side), kinds)
         if not path:
             return
-        node = self.session.load_xray(path, index, self.card(index))
+        node = self.session.xrays.load(path, index, self.card(index))
         self.choices.setValue("xray" + side, node)
         self.panel.show_xrays()
         self.panel.tell("idle", _("X-ray {side} loaded.").format(side=side), "")

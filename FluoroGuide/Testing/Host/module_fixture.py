@@ -7,6 +7,7 @@ pytest.importorskip("slicer", reason="the module's tests need slicer-core")
 
 import slicer
 
+import module_case
 import qt
 import slicer_app
 from FluoroGuideLib.scene import host as host_module
@@ -19,6 +20,7 @@ def _run(main_window):
         host.scene.RemoveNode(left)
     app, messages, undo = slicer_app.install(host.scene, main_window=main_window, app_logic=host.app_logic)
     qt.slot_errors.clear()
+    qt.QSettings.host_values.clear()
     app.host_messages = messages
     yield app
     undo()
@@ -37,3 +39,19 @@ def app():
 def app_with_window():
     """``slicer.app`` with a main window and a layout manager."""
     yield from _run(main_window=True)
+
+
+@pytest.fixture
+def module(app):
+    """(the module's Python module, its metadata)."""
+    return slicer_app.load_module(module_case.MODULE_FILE)
+
+
+@pytest.fixture
+def widget(module):
+    """The module's widget, entered."""
+    made = module_case.make(module)
+    slicer_app.enter(made)
+    yield made
+    if made.panel is not None:
+        made.cleanup()

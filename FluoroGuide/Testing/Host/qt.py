@@ -119,8 +119,11 @@ def _guarded(slot):
     return run
 
 
-def _connect(self, signal, slot):
+def _connect(self, signal, slot, member=None):
     attribute = _check_signal(self, signal)
+    if member is not None:  # connect(signal, receiver, "slot(types)"): a connection inside Qt
+        connect_quietly(self, signal, getattr(slot, member.partition("(")[0]))
+        return True
     run = _guarded(slot)
     if attribute:
         getattr(self, attribute).connect(run)
@@ -245,11 +248,22 @@ class QImage(QtGui.QImage):
         super().__init__(*arguments)
 
 
-class QSettings(QtCore.QSettings):
-    """``value`` has no type argument; lists come back as tuples."""
+class QSettings:
+    """``value`` has no type argument; lists come back as tuples.  Kept in memory, emptied for every test."""
+
+    host_values: dict = {}
 
     def value(self, key, default=None):
-        return _listless(super().value(key, default))
+        return _listless(self.host_values.get(key, default))
+
+    def setValue(self, key, value):
+        self.host_values[key] = str(value).lower() if isinstance(value, bool) else value  # as an INI file gives it back
+
+    def remove(self, key):
+        self.host_values.pop(key, None)
+
+    def contains(self, key):
+        return key in self.host_values
 
 
 application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["FluoroGuide stand-in"])

@@ -11,14 +11,18 @@ import pytest
 
 pytest_plugins = ["module_fixture"]
 MODULE = Path(__file__).resolve().parents[2]
-UI_FILE = MODULE / "Resources" / "UI" / "FluoroGuide.ui"
+UI_FILES = sorted((MODULE / "Resources" / "UI").glob("*.ui"))
+PARAMETERS = MODULE / "FluoroGuideLib" / "scene" / "parameters.py"
 CODE = [MODULE / "FluoroGuide.py", *sorted((MODULE / "FluoroGuideLib" / "ui").glob("*.py"))]
 INNER_PARTS = {"PlaceButton", "DeleteButton", "ColorButton", "MoreButton", "Slider", "SpinBox", "MarkupsNodeComboBox"}
 
 
 @pytest.fixture(scope="module")
 def ui_root():
-    return ET.parse(UI_FILE).getroot()
+    """All files as one tree: ``iter`` finds the widgets and connections of all of them."""
+    root = ET.Element("all")
+    root.extend([ET.parse(path).getroot() for path in UI_FILES])
+    return root
 
 
 def _property(widget, name):
@@ -31,15 +35,14 @@ def _widgets(root):
 
 
 def test_every_bound_parameter_exists_and_binds_to_its_widget(ui_root, app):
-    from slicer.parameterNodeWrapper import bindable
-
-    import slicer_app
-
-    module, _ = slicer_app.load_module(MODULE / "FluoroGuide.py")
-    hints = module.FluoroGuideParameterNode.allParameters
     import typing
 
-    annotated = typing.get_type_hints(_source_class(module), include_extras=True)
+    from slicer.parameterNodeWrapper import bindable
+
+    from FluoroGuideLib.scene import parameters
+
+    hints = parameters.FluoroGuideParameterNode.allParameters
+    annotated = typing.get_type_hints(_source_class(parameters), include_extras=True)
     bound = {_property(w, "SlicerParameterName"): w for w in ui_root.iter("widget") if _property(w, "SlicerParameterName")}
     assert set(bound) == set(hints), "each choice of the user has a widget, and each name exists"
     for name, widget in bound.items():
@@ -48,7 +51,7 @@ def test_every_bound_parameter_exists_and_binds_to_its_widget(ui_root, app):
 
 def _source_class(module):
     """The annotations of the parameter node, evaluated where the module evaluates them."""
-    tree = ast.parse((MODULE / "FluoroGuide.py").read_text())
+    tree = ast.parse(PARAMETERS.read_text())
     (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "FluoroGuideParameterNode"]
     annotations = {n.target.id: eval(ast.unparse(n.annotation), vars(module)) for n in found.body if isinstance(n, ast.AnnAssign)}
     return type("Annotations", (), {"__annotations__": annotations})
@@ -83,14 +86,24 @@ def test_names_cannot_collide_with_inner_parts_of_composite_widgets(ui_root):
     assert not INNER_PARTS & set(names)
 
 
-def test_every_mrml_widget_gets_the_scene(ui_root):
-    top = ui_root.find("widget")
+@pytest.mark.parametrize("path", UI_FILES, ids=lambda p: p.name)
+def test_every_mrml_widget_gets_the_scene(path):
+    root = ET.parse(path).getroot()
+    top = root.find("widget")
     assert top.get("class") == "qMRMLWidget"
     ends = (top.get("name"), "mrmlSceneChanged(vtkMRMLScene*)", "setMRMLScene(vtkMRMLScene*)")
-    connections = [[c.findtext(part) for part in ("receiver", "sender", "signal", "slot")] for c in ui_root.iter("connection")]
+    connections = [[c.findtext(part) for part in ("receiver", "sender", "signal", "slot")] for c in root.iter("connection")]
     wired = {receiver for receiver, *others in connections if tuple(others) == ends}
-    mrml = {n for n, w in _widgets(ui_root).items() if w.get("class").startswith(("qMRML", "qSlicer")) and w is not top}
+    mrml = {n for n, w in _widgets(root).items() if w.get("class").startswith(("qMRML", "qSlicer")) and w is not top}
     assert wired == mrml
+
+
+def test_there_is_a_page_for_every_section(ui_root):
+    from FluoroGuideLib.scene.workflow import SECTIONS
+
+    names = set(_widgets(ui_root))
+    assert {path.stem for path in UI_FILES} == {"FluoroGuide", *(f"{key.capitalize()}Section" for key in SECTIONS)}
+    assert {f"fg{key.capitalize()}{part}" for key in SECTIONS for part in ("Section", "Page", "Status")} <= names
 
 
 def test_every_widget_has_a_tool_tip(ui_root):

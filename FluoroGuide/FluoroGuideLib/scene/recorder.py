@@ -13,10 +13,10 @@ from ..imaging.xray import XrayImage
 from ..record.placement import Placement, placement_of
 from ..record.record import ProcedureRecord, utc_now, write_record
 from ..registration.result import Registration
-from ..scene.nodes import plain, text_node, text_value
-from ..scene.plan_nodes import read_plan_nodes
-from ..scene.record_nodes import build_table, read_object
-from ..scene.xray_view import view_name
+from .nodes import plain, text_node, text_value
+from .plan_nodes import read_plan_nodes
+from .record_nodes import build_table, read_object
+from .xray_view import view_name
 
 if TYPE_CHECKING:
     from .session import CaseSession
@@ -52,12 +52,12 @@ class Recorder:
             There is no registration, plan or located needle.
         """
         session = self._session
-        registration, needle, plan = session.registration, session.needle, read_plan_nodes(session.host)
+        registration, needle, plan = session.registrar.registration, session.guidance.needle, read_plan_nodes(session.host)
         if registration is None or needle is None or plan is None:
             raise FluoroGuideError("There is no located needle to record", None, "Register, then mark the needle in both X-rays")
         record = self.record or ProcedureRecord.of_plan(plan)
         record.plan, record.procedure = plan, procedure.strip() or plan.procedure
-        images = [self._session.xray_image(node) for node in xrays]
+        images = [self._session.xrays.image(node) for node in xrays]
         self._add_circumstances(record, images, registration)
         inside = needle_in_volume(needle, registration.pose, registration)
         angles = [describe_angles(*image.view.angles_deg) for image in images]

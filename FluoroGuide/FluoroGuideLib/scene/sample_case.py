@@ -15,8 +15,8 @@ from ..evaluation.phantom import LumbarPhantom
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, motion
 from ..imaging.xray import XrayImage
-from ..scene.nodes import set_volume
-from ..scene.plan_nodes import COLORS, set_markups
+from .nodes import set_volume
+from .plan_nodes import COLORS, set_markups
 from .session import CaseSession
 
 LANDMARK = "L4 body target left"
@@ -94,4 +94,4 @@ def load_sample_case(session: CaseSession) -> dict[str, Any]:
     volume.CreateDefaultDisplayNodes()
     line = host.scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L4 left")
     set_markups(line, np.array([case.entry_lps_mm, case.target_lps_mm]), ["entry", "target"], COLORS["plan"])
-    return {"case": case, "volume": volume, "line": line, "xrays": [session.add_xray(image, i) for i, image in enumerate(case.images)]}
+    return {"case": case, "volume": volume, "line": line, "xrays": [session.xrays.add(image, i) for i, image in enumerate(case.images)]}

@@ -1,0 +1,125 @@
+"""Guidance of a case: overlays on the X-rays, the needle's marks, its place and its distance from the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+from ..geometry.frames import lps_from_ras
+from ..guidance.deviation import Deviation, deviation
+from ..guidance.overlay import plan_overlay
+from ..guidance.triangulation import NeedlePose, locate_needle, needle_in_volume
+from .nodes import find, obtain
+from .overlay_nodes import XrayOverlay
+from .plan_nodes import read_plan_nodes
+from .planner import TRAJECTORY
+from .record_nodes import build_needle, read_needle
+from .xray_view import pixels_to_ras, read_xray_node, slice_nodes, view_name
+
+if TYPE_CHECKING:
+    from .session import CaseSession
+
+MARK_OFF_PLANE_MM = 1.0
+"""A needle mark farther from the detector plane was not placed in the X-ray view."""
+
+
+class Guidance:
+    """Overlays and needle of a session's scene."""
+
+    def __init__(self, session: CaseSession) -> None:
+        self._session = session
+        self._overlays: dict[int, XrayOverlay] = {}
+
+    def forget(self, index: int | None = None) -> None:
+        """Drop the overlay of an X-ray, or of all before their scene is closed."""
+        if index is None:
+            self._overlays.clear()
+        else:
+            self._overlays.pop(index, None)
+
+    def update_overlays(self, xrays: Sequence[Any], stale: bool = False) -> None:
+        """Draw plan, predicted error and located needle on the X-rays; nothing without a registration."""
+        registration, plan = self._session.registrar.registration, read_plan_nodes(self._session.host)
+        for index, node in enumerate(xrays):
+            if node is None or not self._session.xrays.has_geometry(node):
+                continue
+            view = read_xray_node(node).view
+            if registration is None or plan is None:
+                shapes = []
+            else:
+                needle, status = read_needle(self._session.host), "stale" if stale else None
+                shapes = plan_overlay(view, registration.pose, plan, registration, needle=needle, status=status)
+            if index not in self._overlays:
+                self._overlays[index] = XrayOverlay(self._session.host, view, index)
+            self._overlays[index].view = view
+            self._overlays[index].update(shapes)
+
+    def mark_node(self, index: int) -> Any:
+        """The line (tip, then shaft) that marks the needle in X-ray ``index``; it can only be placed in that X-ray's view."""
+        node = obtain(self._session.host, "vtkMRMLMarkupsLineNode", "needle-mark", f"Needle in X-ray {view_name(index)[-1]}", str(index))
+        node.SetHideFromEditors(True)  # not a line to plan with
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        view_id = slice_nodes(self._session.host, view_name(index))[0].GetID()
+        if not display.IsDisplayableInView(view_id) or display.GetNumberOfViewNodeIDs() != 1:
+            display.RemoveAllViewNodeIDs()
+            display.AddViewNodeID(view_id)
+        display.SetPropertiesLabelVisibility(False)
+        return node
+
+    def set_marks(self, index: int, xray: Any, pixels: np.ndarray) -> None:
+        """Mark the needle in X-ray ``index`` at pixels (2, 2): tip and shaft as (column, row)."""
+        node = self.mark_node(index)
+        node.RemoveAllControlPoints()
+        for point in pixels_to_ras(self._session.xrays.image(xray).view, pixels):
+            node.AddControlPointWorld(*point)
+
+    def existing_mark_node(self, index: int) -> Any | None:
+        """The line of :meth:`mark_node` when it is there."""
+        return find(self._session.host, "needle-mark", str(index))
+
+    def marks(self, index: int, xray: Any) -> np.ndarray | None:
+        """Pixels (2, 2) as (column, row) of tip and shaft in an X-ray, or None while they are not both placed.
+
+        Raises
+        ------
+        FluoroGuideError
+            A mark does not lie on the X-ray.
+        """
+        node = self.existing_mark_node(index)
+        if node is None or node.GetNumberOfDefinedControlPoints() != 2:
+            return None
+        view = self._session.xrays.image(xray).view
+        points = lps_from_ras(np.array([node.GetNthControlPointPositionWorld(i) for i in range(2)], float))
+        if np.abs((points - view.detector_center_mm) @ view.beam).max() > MARK_OFF_PLANE_MM:
+            raise FluoroGuideError("A needle mark does not lie on the X-ray", node.GetName(), "Mark the needle again in the X-ray view")
+        return view.project(points)
+
+    def locate(self, xrays: Sequence[Any]) -> NeedlePose | None:
+        """The needle from its marks in both X-rays, stored in the scene; None while marks are missing."""
+        marks = [self.marks(index, node) for index, node in enumerate(xrays)]
+        if len(marks) < 2 or any(m is None for m in marks):
+            return None
+        pixels = np.array(marks)
+        needle = locate_needle([self._session.xrays.image(node).view for node in xrays], pixels[:, 0], pixels[:, 1])
+        build_needle(self._session.host, needle, None, find(self._session.host, "pose"))
+        self._session.refresh_folder()
+        return needle
+
+    @property
+    def needle(self) -> NeedlePose | None:
+        """The located needle that the scene holds, isocentre frame."""
+        return read_needle(self._session.host)
+
+    def deviation(self, line: Any) -> Deviation | None:
+        """How far the located needle is from the planned ``line``; None without registration, needle or plan."""
+        registration, needle, plan = self._session.registrar.registration, self.needle, read_plan_nodes(self._session.host)
+        name = line.GetAttribute(TRAJECTORY)
+        if registration is None or needle is None or plan is None or name not in [t.name for t in plan.trajectories]:
+            return None
+        item = plan.trajectory(name)
+        inside = needle_in_volume(needle, registration.pose, registration)
+        return deviation(item, inside.tip_mm, inside.axis, inside.tip_covariance_mm2, plan.tolerance_mm(item))
