@@ -64,8 +64,11 @@ def build_registration(host: Host, registration: Registration) -> Any:
 def read_registration(host: Host) -> Registration | None:
     """The registration as it was stored, or None."""
     data = text_value(host, "registration")
-    if data is None:
-        return None
+    return None if data is None else registration_of(data)
+
+
+def registration_of(data: dict) -> Registration:
+    """The registration of the plain data that :func:`build_registration` writes."""
     return Registration(
         pose=np.array(data["pose_matrix"], float), verdict=data["verdict"], reasons=tuple(data["reasons"]), similarity=tuple(data["similarity"]),
         covariance=np.array(data["covariance"], float), center_mm=np.array(data["covariance_center_iso_lps_mm"], float),
