@@ -13,9 +13,10 @@ import numpy as np
 from ..anatomy.attenuation import AttenuationVolume
 from ..errors import CancelledError, FluoroGuideError
 from ..geometry.frames import center_lps_mm, corners_lps_mm
-from ..geometry.rigid import apply, check_rigid
+from ..geometry.rigid import apply, check_rigid, recentered
 from ..imaging.xray import XrayImage
 from .confidence import Limits, judge, pose_covariance
+from .geometry_error import CArmEstimate, CArmTolerance, estimate_carm
 from .parts import Part, PartOptions, make_part, register_part
 from .refine import Refined, distinct, refine
 from .result import Registration
@@ -69,6 +70,9 @@ class Options:
     check_part
         When the whole volume is registered and there are targets: also register the bone around them, and do not pass a
         pose from which that bone differs (costs about as much again; posture changes are else invisible).
+    carm
+        How far the C-arm's geometry may be from what the X-rays say: it is then estimated with the pose (two or more views).  With a
+        tolerance for the isocentre's motion every view is first registered on its own.
     """
 
     levels: tuple[LevelOptions, ...] = (LevelOptions(6.0, 4, 10, 4), LevelOptions(3.0, 5, 8, 2), LevelOptions(1.5, 8, 8, 1))
@@ -80,6 +84,7 @@ class Options:
     threads: int = 2
     backend: str = "auto"
     check_part: bool = True
+    carm: CArmTolerance | None = None
 
 
 @dataclass(eq=False)
@@ -96,6 +101,7 @@ class _Task:
     notes: list[str] = field(default_factory=list)
     inverted: set[int] = field(default_factory=set)
     mirrored: list[str] = field(default_factory=list)
+    carm: CArmEstimate | None = None
 
 
 def register(
@@ -148,7 +154,7 @@ def register(
             for projector in bone.projectors(spec.pixel_mm):
                 projector.prepare()
     rendered, began = moving.projections, time.perf_counter()
-    best, others, level = _coarse_to_fine(task, start)
+    best, others, level = _coarse_to_fine(task, start) if options.carm is None else _with_carm(task, start)
     if bone is None:
         result = _answer(task, best, others, level, targets)
     elif checking:
@@ -240,6 +246,38 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
     return pool[0], refined[1:], level
 
 
+def _with_carm(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refined], Level]:
+    """The pose and the C-arm together; ``task`` goes on with the corrected views."""
+    tolerance, nominal = task.options.carm, task.images
+    if tolerance.shift_mm > 0:
+        found = [_one_view(task, number, start) for number in range(len(nominal))]
+    else:
+        best, others, _ = _coarse_to_fine(task, start)
+        found = [(best, others)] * len(nominal)
+    if len(nominal) < 2:
+        task.notes.append("One view alone does not show errors of the C-arm's geometry: it was taken as given.")
+        return *found[0], _make_level(task, task.options.levels[-1], center_in_isocenter(found[0][0].pose, task.point_lps_mm))
+    task.progress(0.9, "estimating the C-arm")
+    center = center_in_isocenter(found[0][0].pose, task.point_lps_mm)
+    level = _make_level(task, task.options.levels[-1], center).without_unknown(task.moving.beyond(), found[0][0].pose)
+    best, task.carm, others = estimate_carm(level, [x.view for x in nominal], found, center, tolerance, cancelled=task.cancelled)
+    task.images = [x.with_view(v) for x, v in zip(task.images, task.carm.views, strict=True)]
+    fit = best.evaluation
+    task.history.append({"stage": "C-arm", "cost": fit.cost, "similarity": list(fit.similarity), "iterations": best.iterations})
+    task.notes += task.carm.beyond_tolerance()
+    return best, others, _make_level(task, task.options.levels[-1], center)
+
+
+def _one_view(task: _Task, number: int, start: np.ndarray) -> tuple[Refined, list[Refined]]:
+    """One view's own pose and its rivals; what was found about its grey values is kept."""
+    alone = dataclasses.replace(task, images=[task.images[number]], inverted=set(), mirrored=[])
+    best, others, _ = _coarse_to_fine(alone, start)
+    task.images = [alone.images[0] if n == number else x for n, x in enumerate(task.images)]
+    task.inverted |= {number} if alone.inverted else set()
+    task.mirrored += alone.mirrored
+    return best, others
+
+
 def _search(task: _Task, level: Level, start: np.ndarray, center_mm: np.ndarray) -> Found:
     options = task.options
     rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
@@ -290,7 +328,7 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     task.progress(0.95, "estimating the error")
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
-    covariance = pose_covariance(masked, best.pose, center)
+    covariance = _widened(task, pose_covariance(masked, best.pose, center), center)
     return _judged(task, best, others, covariance, center, masked.coverage(level), targets)
 
 
@@ -334,12 +372,20 @@ def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets:
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
     covariance = found.covariance()
     covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * moved) ** 2
+    covariance = _widened(task, covariance, found.center_mm)
     result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets)
     if moved > STRANGE_MM and result["verdict"] == "pass":
         result["verdict"] = "warn"
         result["reasons"] = (f"{moved:.0f} mm between bone and surroundings is a lot: look at the overlay before you trust it.", *result["reasons"])
     facts = {"part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
     return {**result, "facts": {**result["facts"], **facts}}
+
+
+def _widened(task: _Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.ndarray:
+    """The covariance with what the C-arm's geometry leaves open."""
+    if task.carm is None:
+        return covariance
+    return covariance + recentered(task.carm.pose_covariance(), task.carm.center_mm, center_mm)
 
 
 def _judged(
@@ -350,18 +396,26 @@ def _judged(
     views = tuple(image.view for image in task.images)
     draft = {
         "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
+        "carm": task.carm,
     }
     points = targets or {"centre": task.point_lps_mm}
     errors = Registration(verdict="warn", reasons=(), **draft).target_error(points) if np.isfinite(covariance).all() else []
-    widths = [max(e.in_plane_mm) if len(views) == 1 else e.predicted_error_mm for e in errors] or [np.inf]
-    verdict, reasons = judge(best, others, widths, coverage, len(views), center, mirrored=tuple(task.mirrored))
-    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": {"inverted_views": sorted(task.inverted)}}
+    # a C-arm that is not known well enough leaves every view for itself: no depth is claimed then
+    flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
+    widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
+    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, mirrored=tuple(task.mirrored))
+    if flat and len(views) > 1:
+        task.notes.append("How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view.")
+    facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat}
+    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": facts}
 
 
 def bone_bright(images: Sequence[XrayImage], registration: Registration) -> list[XrayImage]:
-    """The X-rays with those turned over that the registration found inverted: for pictures and later steps."""
+    """The X-rays as the registration saw them, for pictures and later steps: found inverted they are turned over, their C-arm views corrected."""
     inverted = registration.facts.get("inverted_views", ())
-    return [dataclasses.replace(x, pixels=-x.pixels) if i in inverted else x for i, x in enumerate(images)]
+    return [
+        dataclasses.replace(x, pixels=-x.pixels if i in inverted else x.pixels, view=registration.views[i]) for i, x in enumerate(images)
+    ]
 
 
 def warm_up(backend: str = "auto") -> None:

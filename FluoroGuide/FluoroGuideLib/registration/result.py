@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..geometry.carm import CArmView
-from ..geometry.rigid import apply, point_jacobian
+from ..geometry.rigid import apply, point_jacobian, recentered
+from .geometry_error import CArmEstimate
 
 VERDICTS = ("pass", "warn", "fail")
 CHI_95_1 = 1.959964
@@ -87,6 +88,8 @@ class Registration:
         Wall time of the registration alone, after loading and compilation.
     projections_rendered
         Number of DRRs.
+    carm
+        What was found about the C-arm's geometry when that was estimated too; ``views`` are then the corrected ones.
     """
 
     pose: np.ndarray
@@ -100,6 +103,7 @@ class Registration:
     seconds: float = 0.0
     projections_rendered: int = 0
     facts: dict = field(default_factory=dict)
+    carm: CArmEstimate | None = None
 
     def point_covariance(self, point_lps_mm: np.ndarray) -> np.ndarray:
         """Covariance (3, 3), mm^2 in isocentre axes, of where a volume point (3,) ends up."""
@@ -113,14 +117,20 @@ class Registration:
     def _one_error(self, name: str, point: np.ndarray) -> TargetError:
         covariance = self.point_covariance(point)
         in_plane, depth = [], []
-        for view in self.views:
+        for number, view in enumerate(self.views):
             # An error along the ray through the target is invisible in the view; the rest is what the image shows.
             ray = apply(self.pose, point) - view.source_mm
             ray /= np.linalg.norm(ray)
             across = np.eye(3) - np.outer(ray, ray)
-            in_plane.append(float(CHI_95_1 * np.sqrt(max(0.0, np.linalg.eigvalsh(across @ covariance @ across)[-1]))))
+            seen = covariance if self.carm is None else self._seen(number, point)
+            in_plane.append(float(CHI_95_1 * np.sqrt(max(0.0, np.linalg.eigvalsh(across @ seen @ across)[-1]))))
             depth.append(float(CHI_95_1 * np.sqrt(max(0.0, ray @ covariance @ ray))))
         return TargetError(name, radius_95(covariance), tuple(in_plane), tuple(depth), covariance)
+
+    def _seen(self, number: int, point: np.ndarray) -> np.ndarray:
+        """Covariance (3, 3) of where a volume point appears in a view whose geometry was estimated with the pose."""
+        given = self.covariance - recentered(self.carm.pose_covariance(), self.carm.center_mm, self.center_mm)
+        return self.carm.seen_covariance(number, apply(self.pose, point), recentered(given, self.center_mm, self.carm.center_mm))
 
     def to_dict(self, targets: dict[str, np.ndarray] | None = None) -> dict:
         """The contents of ``result.json`` (DESIGN 5)."""
@@ -133,4 +143,5 @@ class Registration:
             "targets": [e.to_dict() for e in self.target_error(targets or {})], "seconds": self.seconds,
             "projections_rendered": self.projections_rendered, "version": __version__,
             "views": [v.to_dict() for v in self.views], "history": list(self.history), **self.facts,
+            **({} if self.carm is None else {"carm": self.carm.to_dict()}),
         }
