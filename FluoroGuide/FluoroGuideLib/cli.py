@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "what is known of an X-ray's geometry, and its normalised picture",
     "watch": "rate, latency and drops of a live source: OpenIGTLink, a folder, or the replay of a run",
     "dose": "dose summary of RDSR and XA/RF files",
+    "evaluate": "standardised evaluation of registration, on this machine or a Dask cluster",
     "record": "show or validate a procedure record",
 }
 
