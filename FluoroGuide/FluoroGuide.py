@@ -169,10 +169,12 @@ class FluoroGuideLogic(ScriptedLoadableModuleLogic):
 
     def registerCase(self, volumeNode, xrayNodes, planLineNode, procedure="", fromPresent=False):
         """Register, wait for the end and put the result into the scene.  Returns the ``Registration``."""
+        from FluoroGuideLib.scene.registrar import Request
+
         plan = self.session.planner.plan(volumeNode, planLineNode, procedure)
-        job = self.session.registrar.submit(volumeNode, xrayNodes, plan, fromPresent)
+        job, made = self.session.registrar.submit(volumeNode, xrayNodes, plan, Request("present" if fromPresent else "angles"))
         registration = self.session.engine.wait(job)
-        self.session.registrar.accept(registration, volumeNode, xrayNodes, plan)
+        self.session.registrar.accept(registration, made, plan)
         self.session.guidance.update_overlays(xrayNodes)
         return registration
 

@@ -73,6 +73,9 @@ def _picture(host: Host, image: KeyImage, index: int) -> Any:
 
     from .nodes import vtk_matrix
 
+    there = find(host, "key-image", str(index))
+    if there is not None and there.GetAttribute("FluoroGuide.image_id") == image.image_id:
+        return there  # a picture never changes, and opening it takes time
     pixels = image.pixels()
     class_name = "vtkMRMLScalarVolumeNode" if pixels.ndim == 2 else "vtkMRMLVectorVolumeNode"
     node = obtain(host, class_name, "key-image", f"Key image {index + 1}", str(index))

@@ -6,7 +6,7 @@ so parameters may be added; a name that scenes have is never given another meani
 
 from typing import Annotated
 
-from slicer import vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 Degrees = Annotated[float, WithinRange(-180, 180)]
@@ -38,6 +38,7 @@ class FluoroGuideParameterNode:
     spacingA: Spacing = 0.0
     spacingB: Spacing = 0.0
     # ---- register
-    startFromPresent: bool = False
+    searchAround: bool = True
+    bones: vtkMRMLDisplayableNode | None
     # ---- guide
     # ---- record

@@ -1,21 +1,31 @@
-"""The procedure record in the scene: placements, dose, export.  No Qt here."""
+"""The procedure record in the scene, journalled from its first event.  No Qt here.
+
+Every change goes to three places at once: the record's object, its nodes in the scene, and its journal on disk.  The journal
+stays when the scene is closed, and is offered for recovery, until a saved file holds the record and the user agrees.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import describe_angles
 from ..guidance.triangulation import needle_in_volume
 from ..imaging.xray import XrayImage
+from ..record.dose_reference import FluoroscopyClock
+from ..record.key_images import KeyImage
 from ..record.placement import Placement, placement_of
 from ..record.record import ProcedureRecord, utc_now, write_record
 from ..registration.result import Registration
-from .nodes import plain, text_node, text_value
+from .journal_nodes import build_record, restore_record
+from .nodes import plain, text_value
 from .plan_nodes import read_plan_nodes
-from .record_nodes import build_table, read_object
+from .record_nodes import read_object
 from .xray_view import view_name
 
 if TYPE_CHECKING:
@@ -23,27 +33,186 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Keeps the record of a session's scene."""
+    """Keeps the record of a session's scene.
 
-    def __init__(self, session: CaseSession) -> None:
-        self._session = session
+    Parameters
+    ----------
+    session
+        The case.
+    folder
+        Where journals are kept; None: the user's data folder.
+    """
+
+    def __init__(self, session: CaseSession, folder: str | Path | None = None) -> None:
+        self._session, self.folder = session, folder
         self._record: ProcedureRecord | None = None
+        self._clock = FluoroscopyClock()
+        self.problem: str | None = None
+        """Why not everything is on disk, one sentence, or None."""
 
+    # ---- life -------------------------------------------------------------------------------------------------------
     def forget(self) -> None:
-        """The scene is being closed."""
-        self._record = None
+        """The scene is being closed: the journal is let go of, and stays."""
+        self._release()
+        self._record, self.problem, self._clock = None, None, FluoroscopyClock()
+
+    def _release(self) -> None:
+        if self._record is not None and self._record.keeper is not None:
+            with contextlib.suppress(FluoroGuideError, OSError):
+                self._record.keeper.journal.close()
+            self._record.keeper = None
 
     @property
     def record(self) -> ProcedureRecord | None:
         """The record that the scene holds."""
         stored = text_value(self._session.host, "record")
         if stored is None:
+            self._release()
             self._record = None
         elif self._record is None or self._record.record_id != stored.get("record_id"):
+            self._release()
             self._record = read_object(self._session.host, "record", "..record.record", "ProcedureRecord")
         return self._record  # kept, because its clock runs on between two events
 
-    def add_placement(self, line: Any, xrays: Sequence[Any], procedure: str) -> Placement:
+    def obtain(self, procedure: str = "") -> ProcedureRecord:
+        """The record of the scene; begun when there is none."""
+        record = self.record
+        if record is None:
+            plan = read_plan_nodes(self._session.host)
+            record = ProcedureRecord.of_plan(plan) if plan is not None else ProcedureRecord(procedure.strip() or "not told")
+            if plan is None:
+                record.log("started")
+        return record
+
+    def change(self, action: Callable[[ProcedureRecord], Any], procedure: str = "") -> Any:
+        """Change the record, its nodes and its journal; gives what ``action`` gives.
+
+        Raises
+        ------
+        FluoroGuideError
+            The action refuses its values; the record is then as it was.
+        """
+        record = self.obtain(procedure)
+        result = action(record)
+        self._store(record)
+        return result
+
+    def _store(self, record: ProcedureRecord) -> None:
+        from ..record.keeper import keep_safe
+
+        build_record(self._session.host, record)
+        self._record = record
+        self._resume(record)
+        self.problem = keep_safe(record, self.folder)
+
+    def _resume(self, record: ProcedureRecord) -> None:
+        """Go on with the journal that this record already has (its scene was saved, closed and loaded again)."""
+        from ..record.keeper import RecordKeeper, journals
+
+        if record.keeper is not None:
+            return
+        for path in journals(self.folder):
+            if record.record_id in path.name:
+                with contextlib.suppress(FluoroGuideError):  # in use elsewhere, or damaged: a new one is begun
+                    record.keeper = RecordKeeper.resume(path)[0]
+                return
+
+    def retry(self) -> bool:
+        """Write what is only in memory; True when all is on disk (for a timer)."""
+        keeper = None if self._record is None else self._record.keeper
+        if keeper is None:
+            return True
+        done = keeper.retry()
+        self.problem = keeper.problem
+        return done
+
+    # ---- journals -----------------------------------------------------------------------------------------------------
+    def unfinished(self) -> list[Any]:
+        """Records of journals that nobody holds and that are not the scene's own (``record.keeper.Recovered``), oldest first."""
+        from ..record.journal import locked
+        from ..record.keeper import journals, recover
+
+        own, found = self._record.record_id if self._record is not None else None, []
+        for path in journals(self.folder):
+            with contextlib.suppress(FluoroGuideError):
+                if not (own and own in path.name) and not locked(path):
+                    found.append(recover(path))
+        return found
+
+    def recover(self, path: str | Path) -> ProcedureRecord:
+        """Bring the record of a journal into the scene and go on with it.
+
+        Raises
+        ------
+        FluoroGuideError
+            The scene holds another record, or the journal cannot be recovered.
+        """
+        from ..record.keeper import RecordKeeper
+
+        if self.record is not None:
+            raise FluoroGuideError("The scene holds a record already", None, "Save it and close the scene first")
+        _keeper, record = RecordKeeper.resume(path)
+        restore_record(self._session.host, record)
+        self._record = record
+        self.problem = record.keeper.problem
+        return record
+
+    def discard_journal(self, saved: str | Path, agreed: bool, path: str | Path | None = None) -> None:
+        """Remove a journal (the scene's own, or the one at ``path``) once a saved file holds its record and the user agreed.
+
+        Raises
+        ------
+        FluoroGuideError
+            They did not agree, or the file does not hold the record as it is now.
+        """
+        from ..record.keeper import RecordKeeper
+
+        if path is not None:
+            keeper, _record = RecordKeeper.resume(path)
+            try:
+                keeper.discard(saved, agreed)
+            except FluoroGuideError:
+                keeper.journal.close()
+                raise
+            return
+        if self._record is None or self._record.keeper is None:
+            raise FluoroGuideError("There is no journal to remove")
+        self._record.keeper.discard(saved, agreed)
+        self._record.keeper = None
+
+    # ---- what happens ---------------------------------------------------------------------------------------------------
+    def add_registration(self, registration: Registration, xrays: Sequence[Any]) -> None:
+        """Remember a registration that was put into the scene, with its views."""
+        plan = read_plan_nodes(self._session.host)
+        images = [self._session.xrays.image(node) for node in xrays]
+
+        def action(record: ProcedureRecord) -> None:
+            if plan is not None:
+                record.plan = plan
+            _add_views(record, images)
+            record.add_registration(registration)
+
+        self.change(action)
+
+    def decide_registration(self, registration: Registration, accepted: bool) -> None:
+        """The user accepted or rejected a registration."""
+        pose = registration.pose.tolist()
+
+        def action(record: ProcedureRecord) -> None:
+            found = next((r for r in reversed(record.registrations) if r["pose_matrix"] == pose), None)
+            if found is None:
+                record.add_registration(registration)
+                found = record.registrations[-1]
+            found |= {"accepted": accepted, "decided_utc": utc_now()}
+            record.log("registration accepted" if accepted else "registration rejected", registration.verdict)
+
+        self.change(action)
+
+    def log(self, event: str, text: str = "") -> None:
+        """An event for the timeline."""
+        self.change(lambda record: record.log(event, text))
+
+    def add_placement(self, line: Any, xrays: Sequence[Any], procedure: str, *, method: str = "manual", approved_by: str = "") -> Placement:
         """Add the located needle, against the planned ``line``, to the record in the scene.
 
         Raises
@@ -55,57 +224,115 @@ class Recorder:
         registration, needle, plan = session.registrar.registration, session.guidance.needle, read_plan_nodes(session.host)
         if registration is None or needle is None or plan is None:
             raise FluoroGuideError("There is no located needle to record", None, "Register, then mark the needle in both X-rays")
-        record = self.record or ProcedureRecord.of_plan(plan)
-        record.plan, record.procedure = plan, procedure.strip() or plan.procedure
-        images = [self._session.xrays.image(node) for node in xrays]
-        self._add_circumstances(record, images, registration)
+        images = [session.xrays.image(node) for node in xrays]
         inside = needle_in_volume(needle, registration.pose, registration)
         angles = [describe_angles(*image.view.angles_deg) for image in images]
         path = plan.trajectory(line.GetAttribute("FluoroGuide.trajectory"))
-        placement = placement_of(plan, inside, path, views=angles, registration_verdict=registration.verdict, utc=utc_now())
-        record.add_placement(placement)
-        self._store(record)
-        return placement
+        placement = placement_of(plan, inside, path, views=angles, method=method, registration_verdict=registration.verdict, utc=utc_now())
 
-    @staticmethod
-    def _add_circumstances(record: ProcedureRecord, images: Sequence[XrayImage], registration: Registration) -> None:
-        """Views and registration, unless the record has them already."""
-        for index, image in enumerate(images):
-            name, view = f"X-ray {view_name(index)[-1]}", plain(image.view)
-            if not any(v["name"] == name and v["view"] == view for v in record.views):
-                record.add_view(name, image.view, image.assumptions)
-        pose = registration.pose.tolist()
-        if not any(r["pose_matrix"] == pose for r in record.registrations):
-            record.add_registration(registration)
+        def action(record: ProcedureRecord) -> Placement:
+            record.plan, record.procedure = plan, procedure.strip() or plan.procedure
+            _add_views(record, images)
+            if not any(r["pose_matrix"] == registration.pose.tolist() for r in record.registrations):
+                record.add_registration(registration)
+            record.add_placement(placement)
+            return record.approve(placement.placement_id, approved_by) if approved_by.strip() else placement
 
-    def add_dose(self, path: str | Path, procedure: str) -> Any:
-        """Read a dose report (or X-ray headers) into the record; returns the ``DoseSummary``."""
+        return self.change(action)
+
+    def capture(self, xray: Any, index: int, name: str, shows: Iterable[str] = (), caption: str = "", pixels: np.ndarray | None = None) -> KeyImage:
+        """Keep a picture of X-ray 0 (A) or 1 (B) under the name of a view; ``pixels``: other pixels of the same size (a subtraction)."""
+        import dataclasses
+
+        image = self._session.xrays.image(xray)
+        if pixels is not None:
+            image = dataclasses.replace(image, pixels=np.asarray(pixels, np.float32))
+        burned = str(image.facts.get("burned_in", "unknown")) if image.facts else "unknown"
+        words = tuple(dict.fromkeys((*shows, f"X-ray {view_name(index)[-1]}")))
+        picture = KeyImage.of_xray(
+            name, image, burned_in=burned if burned in ("no", "yes") else "unknown", caption=caption, shows=words, utc=utc_now())
+        self.change(lambda record: record.add_key_image(picture))
+        return picture
+
+    def add_contrast(self, answer: Any, agent: str, volume_ml: float | None, picture: KeyImage | None = None) -> None:
+        """A contrast injection with what was seen (``guidance.subtraction.ContrastAnswer``); vascular ``unsure`` is kept in the note."""
+        vascular = {"yes": True, "no": False, "unsure": None}[answer.vascular]
+        unsure = "vascular uptake: unsure" if answer.vascular == "unsure" else ""
+        note = "; ".join(p for p in (unsure, f"picture {picture.image_id}" if picture is not None else "", answer.notes) if p)
+        pattern = ", ".join(answer.patterns) or None
+        self.change(lambda record: record.add_contrast(agent.strip() or "not told", volume_ml, pattern, vascular, note or None))
+
+    def add_dose(self, paths: str | Path | Sequence[str | Path], procedure: str) -> Any:
+        """Read dose reports (or X-ray headers) into the record; returns the ``DoseSummary``."""
         from ..record.dose import read_dose
 
-        dose = read_dose(path)
-        plan = read_plan_nodes(self._session.host)
-        record = self.record or (ProcedureRecord.of_plan(plan) if plan else ProcedureRecord(procedure.strip() or "not told"))
-        record.set_dose(dose)
-        build_table(self._session.host, "dose", "Dose", record.dose)
-        self._store(record)
-        return record.dose
+        return self.set_dose(read_dose(paths), procedure)
 
-    def _store(self, record: ProcedureRecord) -> None:
-        text_node(self._session.host, "record", "Procedure record", plain(record))
-        self._record = record
-        if record.placements:
-            build_table(self._session.host, "placement", "Placement", record.placements)
-        self._session.refresh_folder()
+    def set_dose(self, dose: Any, procedure: str = "") -> Any:
+        """Put a dose into the record."""
+        self.change(lambda record: record.set_dose(dose), procedure)
+        return self.record.dose
 
+    def fluoroscopy(self, seconds: float | None, estimated: bool) -> list[str]:
+        """Sentences for every five minutes of fluoroscopy that are full since the last call; kept in the record's timeline."""
+        told = self._clock.update(seconds, estimated) if seconds is not None else []
+        for sentence in told:
+            self.log("fluoroscopy time", sentence)
+        return told
+
+    def set_identity(self, check: Any) -> None:
+        """What the comparison of the case's identities said (``imaging.identity.IdentityCheck``), with its confirmations."""
+        told = check.to_dict()
+
+        def action(record: ProcedureRecord) -> None:
+            if record.extra.get("identity_check") != told:
+                record.extra = {**record.extra, "identity_check": plain(told)}
+                record.log("identity check", "blocked" if told["blocked"] else "confirmed" if told["confirmations"] else "done")
+
+        self.change(action)
+
+    # ---- files ----------------------------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:
-        """Write the record as JSON.
+        """Write the record as JSON, with all it holds.
 
         Raises
         ------
         FluoroGuideError
             There is nothing to write, or the file cannot be written.
         """
+        write_record(path, self._needed())
+        return Path(path)
+
+    def report(self, path: str | Path, identifiers: bool = False) -> Path:
+        """Write the page for people."""
+        from ..record.report import write_report
+
+        write_report(path, self._needed(), identifiers=identifiers)
+        return Path(path)
+
+    def export(self, folder: str | Path, formats: Sequence[str], identifiers: bool = False) -> list[Path]:
+        """Write ``json``, ``csv``, ``html`` and ``dicom`` into a folder, without identifiers unless asked."""
+        from ..record.export import export_record
+
+        return export_record(self._needed(), folder, formats, identifiers=identifiers)
+
+    def save_scene(self, path: str | Path, private: bool) -> Path:
+        """Write the scene: as it is, or (``private``) FluoroGuide's part of it without identifiers."""
+        from .case import save_mrb
+        from .private_save import save_without_identifiers
+
+        return save_without_identifiers(self._session.host, path) if private else save_mrb(self._session.host, path)
+
+    def _needed(self) -> ProcedureRecord:
         if self.record is None:
             raise FluoroGuideError("There is no record yet", None, "Record a placement or read a dose report first")
-        write_record(path, self.record)
-        return Path(path)
+        return self.record
+
+
+def _add_views(record: ProcedureRecord, images: Sequence[XrayImage]) -> None:
+    """Views that the record does not have yet."""
+    for index, image in enumerate(images):
+        name, view = f"X-ray {view_name(index)[-1]}", plain(image.view)
+        if not any(v["name"] == name and v["view"] == view for v in record.views):
+            record.add_view(name, image.view, image.assumptions)
+

@@ -63,3 +63,33 @@ def fill_table(table: Any, rows: Sequence[Sequence[str]]) -> None:
             if c:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(r, c, item)
+
+
+def paint_cell(table: Any, row: int, column: int, color: str) -> None:
+    """The text of a cell in a colour, bold."""
+    item = table.item(row, column)
+    if item is not None:
+        font = item.font()
+        font.setBold(True)
+        item.setFont(font)
+        item.setForeground(qt.QBrush(qt.QColor(color)))
+
+
+def choose_data(box: Any, value: str) -> None:
+    """Show the entry of a combo box that has this data, without telling anyone."""
+    index = box.findData(value)
+    if index != box.currentIndex:
+        blocked = box.blockSignals(True)
+        box.setCurrentIndex(index)
+        box.blockSignals(blocked)
+
+
+def fill_box(box: Any, entries: Sequence[tuple[str, str]], chosen: str = "") -> None:
+    """(text, data) entries of a combo box, changed only when they differ, without telling anyone."""
+    if [(box.itemText(i), box.itemData(i)) for i in range(box.count)] != list(entries):
+        blocked = box.blockSignals(True)
+        box.clear()
+        for text, data in entries:
+            box.addItem(text, data)
+        box.blockSignals(blocked)
+    choose_data(box, chosen)

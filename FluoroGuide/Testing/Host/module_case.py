@@ -25,16 +25,52 @@ class FakeJob:
 class FakeEngine:
     """Does what it is told, at once."""
 
+    busy = False
+
     def __init__(self):
-        self.jobs, self.closed, self.warm = [], False, 0
+        self.jobs, self.closed, self.warm, self.prepared, self.runs, self.kept = [], False, 0, [], [], None
 
-    def warm_up(self):
-        self.warm += 1
+    def warm_up(self, volume=None):
+        self.warm += volume is None
+        self.prepared += [volume] if volume is not None else []
 
-    def submit(self, volume, images, initial=None, *, targets=None, options=None):
-        self.arguments = (volume, images, initial, targets)
+    def forget_volume(self, volume):
+        pass
+
+    def submit(self, volume, images, initial=None, *, targets=None, **more):
+        self.arguments, self.more = (volume, images, initial, targets), more
         self.jobs.append(FakeJob())
         return self.jobs[-1]
+
+    def run(self, task, **arguments):
+        """Other tasks are done at once; a DRR shows a square."""
+        job = FakeJob()
+        self.runs.append((task, arguments))
+        job.state = "done"
+        if task.startswith("plan_"):
+            self._plan(job, task, arguments)
+        if task == "drr":
+            view = arguments["view"]
+            picture = np.zeros((view.rows, view.columns), np.float32)
+            picture[view.rows // 3 : -view.rows // 3, view.columns // 3 : -view.columns // 3] = 1.0
+            job.result = {"view": view, "drr": picture, "edges": picture > 0}
+        return job
+
+    def _plan(self, job, task, arguments):
+        """Planning is done by the worker's own functions, here at once."""
+        from FluoroGuideLib.engine.planning_tasks import TASKS
+        from FluoroGuideLib.errors import FluoroGuideError
+
+        ready = {k: self._ready(v) if hasattr(v, "ready") else v for k, v in arguments.items()}
+        try:
+            job.result = TASKS[task](**ready, progress=lambda *_: None, cancelled=lambda: False)
+        except FluoroGuideError as error:
+            job.error, job.state = error, "failed"
+
+    def _ready(self, raw):
+        if self.kept is None or self.kept[0] is not raw:
+            self.kept = raw, raw.ready()
+        return self.kept[1]
 
     def poll(self):
         return []

@@ -1,5 +1,9 @@
 """pytest fixtures for tests of the module: the stand-ins over one headless scene.  Use ``pytest_plugins = ["module_fixture"]``."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
 
 pytest.importorskip("PySide6", reason="the Qt stand-ins need PySide6")
@@ -22,9 +26,14 @@ def _run(main_window):
     qt.slot_errors.clear()
     qt.QSettings.host_values.clear()
     app.host_messages = messages
+    before, folder = os.environ.get("FLUOROGUIDE_DATA"), tempfile.mkdtemp(prefix="fluoroguide-journals-")
+    os.environ["FLUOROGUIDE_DATA"] = folder  # journals of tests are not the user's
     yield app
     undo()
     host.scene.Clear(0)
+    os.environ.pop("FLUOROGUIDE_DATA")
+    os.environ.update({} if before is None else {"FLUOROGUIDE_DATA": before})
+    shutil.rmtree(folder, ignore_errors=True)
     errors, qt.slot_errors[:] = list(qt.slot_errors), []
     assert not errors, f"exceptions in slots, which Slicer only prints: {errors}"
 

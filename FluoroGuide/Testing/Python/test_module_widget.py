@@ -208,7 +208,7 @@ def test_disabled_buttons_say_what_is_missing(widget):
     assert "no C-arm geometry" in why()
     fill(widget, xrays=1)
     assert why() == ""
-    assert ui.fgRegisterButton.toolTip == "Find the position of the volume in the X-rays."
+    assert ui.fgRegisterButton.toolTip == "Find the position of the volume in the X-rays. (Ctrl+Shift+R)"
     assert ui.fgCancelButton.toolTip == "No registration runs."
     assert ui.fgRecordButton.toolTip == "Register first."
     p.xrayB = p.xrayA
