@@ -12,6 +12,8 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from . import planning_tasks
+
 KEPT_PARTS = 3
 _prepared: list = []
 """The volume used last, with what the registration derived from it (its resolutions); none or one."""
@@ -37,6 +39,7 @@ def _forget_prepared() -> None:
 
 def forget(volume: object) -> None:
     """Called by the worker when a volume or label image is dropped."""
+    planning_tasks.forget(volume)
     if _prepared and _prepared[0].volume is volume:
         _forget_prepared()
     for key in [k for k, (_, labels) in _parts.items() if labels is not None and labels is volume]:
@@ -146,4 +149,5 @@ def warm_up(*, volume: object = None, options: object = None, progress: Callable
 
 TASKS = {
     "register": register, "warm_up": warm_up, "landmarks": landmark_start, "drr": drr, "bone_drr": bone_drr,
+    **planning_tasks.TASKS,
 }

@@ -6,7 +6,7 @@ so parameters may be added; a name that scenes have is never given another meani
 
 from typing import Annotated
 
-from slicer import vtkMRMLDisplayableNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 Degrees = Annotated[float, WithinRange(-180, 180)]
@@ -22,7 +22,15 @@ class FluoroGuideParameterNode:
     # ---- patient and plan
     volume: vtkMRMLScalarVolumeNode | None
     planLine: vtkMRMLMarkupsLineNode | None
+    structures: vtkMRMLSegmentationNode | None
     procedureName: str = ""
+    laterality: str = "not told"
+    level: str = ""
+    confirmedLevel: str = ""
+    carm: str = "generic_mobile"
+    patientPosition: str = ""
+    fluoroscopyPrimary: Degrees = 0.0
+    fluoroscopySecondary: Tilt = 0.0
     # ---- X-ray
     xrayA: vtkMRMLScalarVolumeNode | None
     xrayB: vtkMRMLScalarVolumeNode | None

@@ -1,7 +1,8 @@
 """The plan in the scene: a line per trajectory, one fiducial list of targets, a model per outline.
 
 All of it is in volume RAS, under the pose transform.  The whole plan also lies in a JSON text node; when it is read
-back, positions of the markups win over the text, because the user may have dragged them.
+back, positions of the markups win over the text, because the user may have dragged them; a locked plan is what its text
+says, wherever its markups were moved.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry.frames import lps_from_ras, ras_from_lps
+from ..planning.history import is_locked
 from ..planning.plan import Plan
 from .host import Host
 from .models import polylines, set_model
@@ -20,22 +22,28 @@ from .nodes import find, find_all, obtain, plain, remove, text_node, text_value
 COLORS = {"plan": (0.34, 0.71, 0.91), "target": (0.94, 0.89, 0.26), "outline": (0.0, 0.62, 0.45)}
 """As the overlay: sky blue, yellow, bluish green of Okabe and Ito's colour-blind safe palette."""
 MOVED_MM = 1e-6
+HELD = "FluoroGuide.held"
+"""``"1"`` on a trajectory's line that the user locked by itself."""
 
 
 def build_plan(host: Host, plan: Plan, pose_node: Any | None, *, locked: bool = False) -> dict[str, list[Any]]:
     """Make or update the plan's nodes; those of trajectories and outlines that are gone are removed.
+
+    Lines that are there keep the colour that the user gave them.  ``locked``: none of them can be dragged; so it is, too,
+    for a plan that is locked itself.
 
     Returns
     -------
     dict
         ``trajectories``, ``targets``, ``outlines`` (lists of nodes) and ``text``.
     """
-    lines = []
+    lines, locked = [], locked or is_locked(plan)
     for i, item in enumerate(plan.trajectories):
         node = obtain(host, "vtkMRMLMarkupsLineNode", "trajectory", f"{item.name} planned", str(i))
-        set_markups(node, np.array([item.entry_lps_mm, item.target_lps_mm]), ["entry", "target"], COLORS["plan"])
+        set_markups(node, np.array([item.entry_lps_mm, item.target_lps_mm]), ["entry", "target"],
+                    COLORS["plan"] if node.GetDisplayNode() is None else None)
         node.SetAttribute("FluoroGuide.trajectory", item.name)
-        node.SetLocked(locked)
+        node.SetLocked(locked or node.GetAttribute(HELD) == "1")
         lines.append(node)
     targets = obtain(host, "vtkMRMLMarkupsFiducialNode", "targets", "Targets")
     set_markups(targets, np.array([t.position_lps_mm for t in plan.targets]).reshape(-1, 3), [t.name for t in plan.targets], COLORS["target"])
@@ -63,8 +71,8 @@ def _outline(host: Host, name: str, points_lps_mm: np.ndarray) -> Any:
     return node
 
 
-def set_markups(node: Any, points_lps_mm: np.ndarray, labels: list[str], color: tuple[float, float, float]) -> None:
-    """Set a markups node's points (N, 3), in its own frame, their labels and its colour."""
+def set_markups(node: Any, points_lps_mm: np.ndarray, labels: list[str], color: tuple[float, float, float] | None) -> None:
+    """Set a markups node's points (N, 3), in its own frame, their labels and its colour (None: as it is)."""
     import slicer
 
     with slicer.util.NodeModify(node):
@@ -77,8 +85,9 @@ def set_markups(node: Any, points_lps_mm: np.ndarray, labels: list[str], color: 
             node.SetNthControlPointLabel(i, label)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    display.SetColor(*color)
-    display.SetSelectedColor(*color)
+    if color is not None:
+        display.SetColor(*color)
+        display.SetSelectedColor(*color)
     display.SetTextScale(2.5)
     display.SetCurveLineSizeMode(display.UseLineDiameter)
     display.SetLineDiameter(1.3)
@@ -100,6 +109,8 @@ def read_plan_nodes(host: Host) -> Plan | None:
     if data is None:
         return None
     plan = Plan.from_dict(data)
+    if is_locked(plan):
+        return plan
     lines = {n.GetAttribute("FluoroGuide.trajectory"): markups_lps_mm(n) for n in find_all(host, "trajectory")}
     trajectories = tuple(_moved_trajectory(item, lines.get(item.name)) for item in plan.trajectories)
     node = find(host, "targets")

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from .case import CASE_VERSION
+from .case_identity import CaseIdentity
 from .guiding import Guidance
 from .host import Host
+from .needle_list import NeedleList
 from .nodes import ROLE, text_node
 from .planner import Planner
 from .record_nodes import FOLDER, build_folder
 from .recorder import Recorder
 from .registrar import Registrar
+from .structures import Structures
 from .xray_slots import XraySlots
 
 
@@ -35,11 +38,14 @@ class CaseSession:
     ----------
     planner, xrays, registrar, guidance, recorder
         What is done in the sections *Patient and plan*, *X-ray*, *Register*, *Guide* and *Record*.
+    needles, identity
+        The plan's needles as a list; whether volume, plan and X-rays belong together.
     """
 
     def __init__(self, host: Callable[[], Host], make_engine: Callable[[], Any]) -> None:
         self._host, self._make_engine, self._engine = host, make_engine, None
         self.planner, self.xrays, self.registrar = Planner(self), XraySlots(self), Registrar(self)
+        self.needles, self.identity, self.structures = NeedleList(self), CaseIdentity(self), Structures()
         self.guidance, self.recorder = Guidance(self), Recorder(self)
 
     @property
@@ -68,7 +74,7 @@ class CaseSession:
     def forget(self) -> None:
         """Drop what belongs to the nodes of the scene of now (before it is closed)."""
         self.xrays.release()
-        for part in (self.registrar, self.guidance, self.recorder):
+        for part in (self.planner, self.identity, self.structures, self.registrar, self.guidance, self.recorder):
             part.forget()
 
     def refresh_folder(self) -> None:

@@ -27,6 +27,10 @@ class Facts:
         A volume is chosen and holds voxels; how many points the chosen needle's line has.
     volume_is_xray
         Volume and an X-ray are the same node.
+    level, level_confirmed
+        A level is named; a person has confirmed how the vertebrae were counted.
+    locked
+        The plan is locked: the procedure has started.
     blocked
         Why identity or side forbid to go on; empty when nothing does.
     xrays
@@ -49,6 +53,9 @@ class Facts:
     volume: bool = False
     plan_points: int = 0
     volume_is_xray: bool = False
+    level: bool = False
+    level_confirmed: bool = False
+    locked: bool = False
     blocked: str = ""
     xrays: tuple[str, str] = ("", "")
     same_xray: bool = False
@@ -113,8 +120,12 @@ def _plan(facts: Facts) -> SectionState:
     if facts.plan_points < 2:
         return SectionState(_("Place the planned needle: its entry, then its target."))
     if facts.blocked:
-        return SectionState(facts.blocked)
-    return SectionState(ready=_("The plan is complete."), done=True)
+        return SectionState(_("{why} Check patient, plan and images, or confirm with a reason.").format(why=facts.blocked))
+    if facts.level and not facts.level_confirmed:
+        return SectionState(_("Confirm the level: say that the vertebrae were counted."))
+    if facts.locked:
+        return SectionState(ready=_("The plan is complete and locked: the procedure has started."), done=True)
+    return SectionState(ready=_("The plan is complete. Lock it when the procedure starts."), done=True)
 
 
 def _xray(facts: Facts) -> SectionState:
@@ -173,11 +184,12 @@ def gather(session: Any, choices: Any | None, running: bool = False) -> Facts:
     """The facts of now: ``session`` is a :class:`~.session.CaseSession`, ``choices`` the parameter node or None."""
     if choices is None:
         return Facts(ready=False)
-    xrays = (choices.xrayA, choices.xrayB)
+    xrays, level = (choices.xrayA, choices.xrayB), choices.level.strip()
     registration, record = session.registrar.registration, session.recorder.record
     return Facts(
         volume=choices.volume is not None, plan_points=choices.planLine.GetNumberOfDefinedControlPoints() if choices.planLine is not None else 0,
-        volume_is_xray=choices.volume is not None and choices.volume in xrays, blocked=session.planner.blocked(choices),
+        level=bool(level), level_confirmed=bool(level) and choices.confirmedLevel == level, locked=session.planner.locked,
+        volume_is_xray=choices.volume is not None and choices.volume in xrays, blocked=session.identity.blocked(choices),
         xrays=tuple(_slot(session, node) for node in xrays), same_xray=xrays[0] is not None and xrays[0] is xrays[1], running=running,
         verdict="" if registration is None else registration.verdict,
         changed=session.registrar.changed(choices.volume, [node for node in xrays if node is not None]),

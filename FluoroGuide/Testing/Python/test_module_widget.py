@@ -216,7 +216,7 @@ def test_disabled_buttons_say_what_is_missing(widget):
 
 
 def test_choices_are_bound_both_ways(widget):
-    widget.ui.fgProcedureEdit.text = "facet injection"
+    widget.ui.fgProcedureBox.setEditText("facet injection")
     widget.ui.fgSidASpin.value = 1100
     assert (widget._parameterNode.procedureName, widget._parameterNode.sidA) == ("facet injection", 1100.0)
     widget._parameterNode.primaryB = -30.0

@@ -1,0 +1,82 @@
+"""Work in the engine's process, asked for by a timer: the window stays free."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+POLL_MS = 30
+
+
+class Background:
+    """One job at a time; a new one replaces the one before.
+
+    Parameters
+    ----------
+    session
+        The case, whose engine works.
+    attempt
+        ``Section.attempt``: runs a function and tells its error in one sentence.
+    told
+        Called when a job starts or ends (to refresh what is shown).
+    """
+
+    def __init__(self, session: Any, attempt: Callable[[Callable[[], None]], bool], told: Callable[[], None]) -> None:
+        self._session, self._attempt, self._told = session, attempt, told
+        self._job: Any | None = None
+        self._done: Callable[[Any], None] | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+
+    @property
+    def running(self) -> bool:
+        """Whether a job runs or waits."""
+        return self._job is not None
+
+    @property
+    def text(self) -> str:
+        """What the job does now."""
+        return self._job.text if self._job is not None else ""
+
+    def start(self, job: Any, done: Callable[[Any], None]) -> None:
+        """Wait for a job of the engine; ``done`` gets its result.  A job before it is given up."""
+        self.stop()
+        self._job, self._done = job, done
+        self._timer.start()
+        self._told()
+
+    def stop(self) -> None:
+        """Give up the job."""
+        self._timer.stop()
+        job, self._job, self._done = self._job, None, None
+        if job is not None and not job.finished:
+            self._session.engine.cancel(job)
+
+    def close(self) -> None:
+        """Not used again."""
+        self.stop()
+        self._timer.disconnect("timeout()", self._poll)
+
+    def _poll(self) -> None:
+        job, done = self._job, self._done
+        self._session.engine.poll()
+        if job is None or not job.finished:
+            return
+        self._timer.stop()
+        self._job = self._done = None
+        if job.state == "cancelled":
+            self._told()
+            return
+        self._attempt(lambda: self._end(job, done))
+
+    @staticmethod
+    def _end(job: Any, done: Callable[[Any], None]) -> None:
+        if job.state != "done":
+            if job.log:
+                logging.error("FluoroGuide: %s failed\n%s", job.task, job.log)
+            raise job.error
+        done(job.result)
