@@ -7,7 +7,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 PART ?=
-.PHONY: help setup demo test verify bench lint format cmake-lists system-libraries clean accuracy pictures
+.PHONY: help setup demo test verify bench evaluate package lint format cmake-lists system-libraries clean accuracy pictures
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,17 @@ verify: $(VENV)/.stamp-dev ## a long proof, resumable: make verify PART=needle; 
 bench: $(VENV)/.stamp-dev ## speed and accuracy next to other packages; PART=projectors for one part; writes Docs/benchmarks.md
 	@OMP_NUM_THREADS=1 $(BIN)/python FluoroGuide/Testing/Benchmarks/bench.py $(PART) $(BENCH_ARGS)
 
+evaluate: $(VENV)/.stamp-dev ## the standardised evaluation on thorax and (with test data) pelvis; report in build/evaluate; EVALUATE_ARGS for more
+	@NUMBA_CACHE_DIR=$(NUMBA_CACHE_DIR) $(BIN)/python tools/evaluate.py $(EVALUATE_ARGS)
+
+package: $(VENV)/.stamp-dev ## wheel and sdist in dist, the wheel installed into a fresh environment and run
+	@$(BIN)/python tools/package.py
+
 lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python tools/cmake_lists.py --check
 	@$(BIN)/python tools/accuracy.py --check
+	@$(BIN)/python tools/quotes.py
 	@PYTHONPATH=FluoroGuide $(BIN)/lint-imports --no-logo
 
 setup: $(VENV)/.stamp-dev ## the virtual environment with everything for development

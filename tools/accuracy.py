@@ -47,10 +47,10 @@ def group(figures: dict) -> tuple[list[str], dict[str, dict[str, str]]]:
 def section(path: Path) -> str:
     """One proof as Markdown."""
     proof = json.loads(path.read_text(encoding="utf-8"))
-    machine = proof["machine"]
+    machine, command = proof["machine"], proof.get("command") or f"make verify PART={proof['part']}"
     text = [
         f"## {proof['part'].replace('_', ' ')}", "",
-        f"`make verify PART={proof['part']}`: {proof['cases']} cases, seeds {proof['seeds'][0]} to {proof['seeds'][1]}, commit `{proof['commit']}`, "
+        f"`{command}`: {proof['cases']} cases, seeds {proof['seeds'][0]} to {proof['seeds'][1]}, commit `{proof['commit']}`, "
         f"{proof['date']}, {machine['cores']} cores ({machine['system']}, Python {machine['python']}).", "",
     ]
     columns, lines = group(proof["figures"])

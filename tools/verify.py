@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in ("FluoroGuide", "FluoroGuide/Testing/Verification"):
+for folder in ("FluoroGuide", "FluoroGuide/Testing/Verification", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
 
@@ -96,17 +96,44 @@ def machine() -> dict:
     return {"processor": processor, "system": platform.system(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
+def stale() -> list[str]:
+    """Parts whose proof in Docs was made by other code."""
+    found = []
+    for path in sorted((ROOT / "Docs" / "verification").glob("*.json")):
+        proof = json.loads(path.read_text(encoding="utf-8"))
+        part = proof["part"]
+        if (ROOT / "FluoroGuide/Testing/Verification" / f"{part}.py").is_file() and proof.get("code") != code_key(part):
+            found.append(f"{part}: proved at commit {proof['commit']}")
+    return found
+
+
 def main() -> int:
     """Run a part, or its slice without writing the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part")
+    parser.add_argument("part", nargs="?")
     parser.add_argument("--slice", action="store_true", help="only the part's CI slice; nothing is written to Docs")
+    parser.add_argument("--slice-all", action="store_true", help="the CI slices of all parts, within --budget seconds")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds for --slice-all (120)")
+    parser.add_argument("--stale", action="store_true", help="list the proofs that belong to other code than this")
+    parser.add_argument("--fresh", action="store_true", help="repeat finished cases")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
+    if arguments.slice_all:
+        from verify_slices import run_all
+
+        return run_all(arguments.budget, min(2, max(1, arguments.workers)))
+    if arguments.stale:
+        print("\n".join(stale()) or "every proof belongs to this code")
+        return 0
+    if not arguments.part:
+        parser.error("name a part")
     module = importlib.import_module(arguments.part)
     seeds = list(module.SLICE if arguments.slice else module.SEEDS)
     key = code_key(arguments.part)
-    results = run(arguments.part, seeds, arguments.workers, ROOT / "build" / "verify" / f"{arguments.part}-{key}.jsonl")
+    path = ROOT / "build" / "verify" / f"{arguments.part}-{key}{'-slice' if arguments.slice else ''}.jsonl"
+    if arguments.fresh:
+        path.unlink(missing_ok=True)
+    results = run(arguments.part, seeds, arguments.workers, path)
     summary = {
         "part": arguments.part, "seeds": [min(seeds), max(seeds)], "cases": len(seeds), "commit": commit(), "code": key, "machine": machine(),
         "date": dt.date.today().isoformat(), "figures": module.summarize(results),

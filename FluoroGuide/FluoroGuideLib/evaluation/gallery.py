@@ -19,12 +19,13 @@ def picture(subject: Subject, settings: Settings, row: dict) -> bytes:
 
     moving, scene = moving_volume(subject), scene_of(subject, settings, row["scene"])
     relative = np.vstack([np.array([float(v) for v in row["pose_error"].split()]).reshape(3, 4), [0, 0, 0, 1]])
-    found, projector = scene.truth @ relative, moving.projector(1.5)
+    found, projector, beyond = scene.truth @ relative, moving.projector(1.5), moving.beyond()
     tiles = []
     for image in scene.images[: row["views"]]:
         tile = np.repeat(_eight_bit(image)[..., None], 3, axis=2)
         for pose, color in ((scene.truth, TRUE_COLOR), (found, FOUND_COLOR)):
-            tile[_edges(projector.project(image.view, pose), image.mask)] = color
+            known = image.mask if beyond is None else image.mask & (beyond.project(image.view, pose) <= 0)  # not the scan's own ends
+            tile[_edges(projector.project(image.view, pose), known)] = color
         picture_of = Image.fromarray(tile)
         picture_of.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         tiles.append(picture_of)

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,8 +102,8 @@ def results_digest(table: Iterable[dict]) -> str:
 
 def write_csv(path: Path, table: list[dict]) -> None:
     """UTF-8 CSV with a header, written whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(COLUMNS))
         writer.writeheader()
         writer.writerows({k: _cell(v) for k, v in row.items()} for row in table)

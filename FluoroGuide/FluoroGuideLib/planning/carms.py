@@ -10,11 +10,12 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, beam_axes, describe_angles, patient_angles
+from ..resources import RESOURCES
 from .jsonfile import check_header, read_json, take
 
 CARM_FORMAT, CARM_VERSION = "fluoroguide-carm", 1
 CONSOLES = ("gantry", "patient")
-CARM_FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "CArms"
+CARM_FOLDER = RESOURCES / "CArms"
 PRONE = ("HFP", "FFP")
 
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import beam_axes
+from ..resources import RESOURCES
 from .approach import Room, SolvedView, nearest_angles
 from .jsonfile import check_header, read_json
 from .plan import RequiredView
 from .safety import Structure, structures_from_labels
 from .schema import first_problem
 
-RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
 PROCEDURE_FORMAT, PROCEDURE_VERSION = "fluoroguide-procedure", 1
 POSITIONS = {"prone": "HFP", "supine": "HFS"}
 BASE_PRIMARY_DEG = {"posterior": 180.0, "anterior": 0.0}

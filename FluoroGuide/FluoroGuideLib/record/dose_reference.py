@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import asinh, erf, log, sqrt
-from pathlib import Path
 
 from ..errors import FluoroGuideError
+from ..resources import RESOURCES
 from .dose_model import DoseSummary
 
-REFERENCE_PATH = Path(__file__).resolve().parents[2] / "Resources" / "dose_reference.json"
+REFERENCE_PATH = RESOURCES / "dose_reference.json"
 ACCURACY_NOTE = "Displayed dose values may be off by 35 % (the limit of IEC and FDA rules for displays); a site's correction factor makes DAP better."
 OUTLIER_RATIO, OUTLIER_PERCENTILE = 3.0, 95.0
 SIGNAL_EVERY_S = 300.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import RESEARCH_NOTICE
 from ..errors import FluoroGuideError
+from ..resources import RESOURCES
 from .dose_reference import ACCURACY_NOTE, SHOWN, compare, outlier, substantial
 from .keeper import state_mark
 from .privacy import without_identifiers
@@ -22,7 +23,7 @@ from .report_style import STYLE
 if TYPE_CHECKING:
     from .record import ProcedureRecord
 
-PROCEDURES = Path(__file__).resolve().parents[2] / "Resources" / "Procedures"
+PROCEDURES = RESOURCES / "Procedures"
 NOT_TOLD = '<span class="none">not told</span>'
 
 

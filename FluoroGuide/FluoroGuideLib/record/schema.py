@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from pathlib import Path
 
 from ..errors import FluoroGuideError
+from ..resources import RESOURCES
 
-SCHEMA_PATH = Path(__file__).resolve().parents[2] / "Resources" / "procedure_record.schema.json"
+SCHEMA_PATH = RESOURCES / "procedure_record.schema.json"
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 SAYS_NOTHING = {"$schema", "$defs", "title", "description"}
 MOST_PROBLEMS = 20
