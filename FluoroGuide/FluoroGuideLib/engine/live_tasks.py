@@ -33,19 +33,25 @@ def live_frame(*, session: int, slot: int, number: int, sent_at: float, progress
 
 
 def live_track(*, session: int, slot: int, number: int, progress: Callable, cancelled: Callable) -> object:
-    """Register again from the present pose on one frame (warm start, bounded cost); the new pose (4x4), or None when it got no better."""
+    """Register again from the present pose on one frame (warm start, bounded cost); the new pose (4x4), or None when the target is lost."""
     guide = _session(session)
     pixels = _open["ring"].read(slot, number)
     if pixels is None or _open["volume"] is None:
         return None
+    image = guide.xray(pixels)
     if _open["tracker"] is None:
-        from ..guidance.track import Tracker
+        from ..registration.tracking import Tracker
+        from ..registration.volume import MovingVolume
 
-        _open["tracker"] = Tracker(_open["volume"], guide.setup.target_lps_mm)
-    pose = _open["tracker"].update(guide.setup, guide.pose, pixels, cancelled)
-    if pose is not None:
-        guide.set_pose(pose)
-    return pose
+        _open["tracker"] = Tracker(MovingVolume(_open["volume"]), [image], guide.pose, guide.setup.target_lps_mm)
+    tracker = _open["tracker"]
+    if abs(tracker.pose - guide.pose).max() > 1e-9:  # a pose came from elsewhere
+        tracker.restart(guide.pose, [image])
+    result = tracker.update([image])
+    if result.state == "lost":
+        return None
+    guide.set_pose(result.pose)
+    return result.pose
 
 
 def live_set_pose(*, session: int, pose: object, progress: Callable, cancelled: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -108,6 +109,12 @@ def direction_text(offset_lps_mm: np.ndarray) -> str:
     return ", ".join(said) or "on the target"
 
 
+@functools.cache
+def _legendre_96() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on -1..1; making them costs a hundred times what using them does."""
+    return np.polynomial.legendre.leggauss(96)
+
+
 def probability_in_ball(mean_mm: np.ndarray, covariance_mm2: np.ndarray, radius_mm: float) -> float:
     """Probability that a normal variable (mean (3,), covariance (3, 3)) lies within ``radius_mm`` of the origin.
 
@@ -135,7 +142,7 @@ def probability_in_ball(mean_mm: np.ndarray, covariance_mm2: np.ndarray, radius_
         if low >= high:
             return np.zeros(1), np.zeros(1)
         # x = r sin(t) removes the square-root edge of the ball that would slow the sum down.
-        t, weight = np.polynomial.legendre.leggauss(96)
+        t, weight = _legendre_96()
         a, b = np.arcsin(low / half), np.arcsin(high / half)
         t, weight = (a + b) / 2 + (b - a) / 2 * t, weight * (b - a) / 2
         x = half * np.sin(t)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply
+from ..imaging.xray import XrayImage
 from ..planning.plan import Plan
 from ..registration.result import Registration
 from .live_overlay import LiveOverlay, OverlayContent, finding_shapes
@@ -92,8 +93,7 @@ class LiveGuide:
     def process(self, pixels: np.ndarray, number: int = 0, sent_at: float = 0.0) -> LiveResult:
         """One frame (rows, columns) as it came; ``sent_at`` in seconds of the caller's clock."""
         marks = [time.perf_counter()]
-        image = np.asarray(pixels, np.float32)
-        image = -image if self.setup.bone_dark else image
+        image = self.xray(pixels).pixels
         marks.append(time.perf_counter())
         motion = self.watch.check(image, sent_at, self._near) if self.watch is not None else None
         marks.append(time.perf_counter())
@@ -109,6 +109,12 @@ class LiveGuide:
         spent = {n: 1e3 * (b - a) for n, a, b in zip(names, marks[:-1], marks[1:], strict=True)}
         alignment = "ok" if motion is None else motion.state
         return LiveResult(number, sent_at, alignment, motion, finding, seen, geometry, self.pose, spent)
+
+    def xray(self, pixels: np.ndarray) -> XrayImage:
+        """A frame as it came as an X-ray: bone bright, with the session's mask and geometry."""
+        image = np.asarray(pixels, np.float32)
+        mask = np.ones(image.shape, bool) if self.setup.mask is None else self.setup.mask
+        return XrayImage(-image if self.setup.bone_dark else image, mask, self.setup.view, "live")
 
     def set_pose(self, pose: np.ndarray) -> None:
         """A new pose (from tracking or registration): the overlay follows, and the next frame is the motion's new reference."""

@@ -25,6 +25,18 @@ PIXEL_MM = 0.45
 SEARCH_MM, SEARCH_STEP_MM = 9.0, 1.5
 """Shifts that a frame may jump by, and the grid on which they are tried."""
 REFERENCE_FRAMES = 10
+STILL_ALIKE = 0.5
+"""Correlation with the first frame from which a picture still shows the same thing."""
+SEEN_SHARE = 0.3
+"""Part of the bone's edges that must be free of contrast agent and needle before the bone can be called lost."""
+FOREIGN = 6.0
+"""So many times the change of a 2 mm shift: no motion does that; contrast agent, a needle or a hand does."""
+THIN = 3
+LEARN_FROM, LEARN_FRAMES = 5, 60
+"""Frames after which a pixel's own restlessness counts, and over how many it is averaged."""
+SURE_SIGMAS = 3.0
+AROUND_MM = 1.5
+"""Standard deviation by which what lies around the bone (soft tissue) may move in the model."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class MotionReading:
 
     ``shift_mm`` is (column, row) in the plane through the target parallel to the detector: depth is not seen.
     ``explained``: part of the change in the picture that the shift explains; ``match``: correlation with the bone's DRR.
+    ``watched``: False while the bone is too faint here for a shift of the threshold to be told from what else moves.
     """
 
     state: str
@@ -66,6 +79,7 @@ class MotionReading:
     explained: float
     match: float
     sigma_mm: float
+    watched: bool = True
 
     @property
     def distance_mm(self) -> float:
@@ -117,21 +131,28 @@ class MotionWatch:
         self._averaged, self._first_match = 0, 0.0
         self._recent: deque = deque(maxlen=self.options.of)
         self._path: deque = deque()
+        self._sigmas: deque = deque(maxlen=15)
 
     def check(self, pixels: np.ndarray, now: float = 0.0, needle: NeedleFinding | None = None) -> MotionReading:
         """Judge one frame (rows, columns), bone bright; ``now`` in seconds; a known needle is left out."""
         small = _smooth(shrink(np.asarray(pixels, np.float32)[self._part], self.factor))
         if self._reference is None:
             self._reference, self._averaged = small.copy(), 1
-            self._first_match, gain = self._match(small, np.zeros(2))
-            self._model.gain = gain
+            self._first_match, gain = self._match(small, np.zeros(2), self._inside)
+            self._model.forget()
+            self._model.set_reference(small, gain)
             return MotionReading("ok", (0.0, 0.0), 1.0, self._first_match, 0.0)
-        weight = self._weight * self._without(needle)
-        shift_px, explained, sigma_px = self._model.find(small - self._reference, weight)
+        difference = small - self._reference
+        counts = self._without(needle) * ~self._model.foreign(difference) + np.float32(0)
+        shift_px, explained, sigma_px = self._model.find(difference, self._weight * counts, counts)
         scale = self.factor * self.mm_per_px
         shift = shift_px * scale
-        match, gain = self._match(small, shift_px)
-        self._recent.append(self._judge(shift, match, now))
+        match, gain = self._match(small, shift_px, self._inside * counts)
+        sigma = float(sigma_px * scale)
+        self._sigmas.append(sigma)
+        self._recent.append(self._judge(shift, sigma, self._lost(small, shift_px, match, counts), now))
+        if self._recent[-1] == "ok":
+            self._model.learn(difference, shift_px)
         state = next((k for k in ("lost", "moved") if self._recent.count(k) >= self.options.confirm), "ok")
         if state == "ok" and len(self._recent) - self._recent.count("ok") >= self.options.confirm:
             state = "moved"
@@ -139,13 +160,24 @@ class MotionWatch:
             # a less noisy reference; stopped early, so that a slow drift is not averaged in
             self._averaged += 1
             self._reference += (small - self._reference) / self._averaged
-            self._model.gain += (gain - self._model.gain) / self._averaged
-        return MotionReading(state, (float(shift[0]), float(shift[1])), explained, match, float(sigma_px * scale))
+            self._model.set_reference(self._reference, self._model.gain + (gain - self._model.gain) / self._averaged)
+        watched = float(np.median(self._sigmas)) < self.options.threshold_mm / 2
+        return MotionReading(state, (float(shift[0]), float(shift[1])), explained, match, sigma, watched)
 
-    def _judge(self, shift: np.ndarray, match: float, now: float) -> str:
+    def _lost(self, small: np.ndarray, shift_px: np.ndarray, match: float, counts: np.ndarray) -> bool:
+        """Neither the bone's DRR nor the first frame is seen any more along the bone's edges, where nothing foreign covers them."""
+        if match >= self.options.lost_share * self._first_match:
+            return False
+        if (self._weight * counts).sum() < SEEN_SHARE * self._weight.sum():
+            return False  # covered: nothing can be said, and nothing is claimed
+        return self._likeness(self._reference, small, shift_px, self._inside * counts)[0] < STILL_ALIKE
+
+    def _judge(self, shift: np.ndarray, sigma_mm: float, lost: bool, now: float) -> str:
         o = self.options
-        if match < o.lost_share * self._first_match:
+        if lost:
             return "lost"
+        if np.hypot(*shift) < SURE_SIGMAS * sigma_mm:
+            return "ok"  # as much as this was seen without any motion
         if o.breathing_mm <= 0:
             return "moved" if np.hypot(*shift) > o.threshold_mm else "ok"
         self._path.append((now, shift))
@@ -172,15 +204,20 @@ class MotionWatch:
         near = 2.0 / (self.factor * self.mm_per_px)
         return ~((s < near) & (t > -near) & (t < np.linalg.norm(tip - shaft) + near)) + np.float32(0)
 
-    def _match(self, small: np.ndarray, shift_px: np.ndarray) -> tuple[float, float]:
+    def _match(self, small: np.ndarray, shift_px: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
         """Correlation of a frame with the bone's DRR along its edges, and the frame's grey values per unit of the DRR."""
-        from scipy.ndimage import shift as moved
+        return self._likeness(self._bone, small, shift_px, inside)
 
-        drr = moved(self._bone, shift_px[::-1], order=1, mode="nearest")
-        w = moved(self._weight, shift_px[::-1], order=1, mode="constant") * self._inside
+    def _likeness(self, template: np.ndarray, small: np.ndarray, shift_px: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+        from scipy.ndimage import map_coordinates
+
+        use = self._model.pixels
+        back = [use[0] - shift_px[1], use[1] - shift_px[0]]
+        w = map_coordinates(self._weight, back, order=1, mode="constant", prefilter=False) * inside[use]
+        b, a = map_coordinates(template, back, order=1, mode="nearest", prefilter=False), small[use]
         total = max(float(w.sum()), 1e-9)
-        a, b = small - (w * small).sum() / total, drr - (w * drr).sum() / total
-        ab, aa, bb = ((w * x * y).sum() for x, y in ((a, b), (a, a), (b, b)))
+        a, b = a - (w @ a) / total, b - (w @ b) / total
+        ab, aa, bb = w @ (a * b), w @ (a * a), w @ (b * b)
         return float(ab / np.sqrt(aa * bb + 1e-12)), float(max(ab / (bb + 1e-12), 1e-6))
 
 
@@ -188,16 +225,22 @@ class _ShiftModel:
     """Finds the shift of one bone in the difference of two frames."""
 
     def __init__(self, bone: np.ndarray, weight: np.ndarray, mm_per_px: float) -> None:
-        self.bone, self.gain = np.ascontiguousarray(bone, np.float32), 1.0
-        self._use = np.nonzero(self._reach(weight, SEARCH_MM / mm_per_px))
+        self.bone, self.gain, self.around_px = np.ascontiguousarray(bone, np.float32), 1.0, AROUND_MM / mm_per_px
+        # The picture was smoothed by more than a pixel: every second one tells what all of them tell.
+        self._use = tuple(np.ascontiguousarray(i[::2]) for i in np.nonzero(self._reach(weight, SEARCH_MM / mm_per_px)))
         steps = np.arange(-SEARCH_MM, SEARCH_MM + 0.1, SEARCH_STEP_MM) / mm_per_px
         self._shifts = np.array([(c, r) for r in steps for c in steps])
         # The search may thin the pixels out: it only has to find the right valley.
-        thin = slice(None, None, 5)
-        self._thin = tuple(i[thin] for i in self._use)
+        self._thin = tuple(i[::THIN] for i in self._use)
+        self.forget()
         self._stack = np.array([self._change(d, self._thin) for d in self._shifts], np.float32)
         near = np.abs(np.hypot(*self._shifts.T) * mm_per_px - 2.0) < 1.0
         self._typical = float(np.percentile(np.abs(self._stack[near]), 90))  # a 2 mm shift's own changes are no outliers
+
+    @property
+    def pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, columns) of the pixels that are looked at."""
+        return self._use
 
     @staticmethod
     def _reach(weight: np.ndarray, pixels: float) -> np.ndarray:
@@ -212,41 +255,80 @@ class _ShiftModel:
         at = [where[0] - shift_px[1], where[1] - shift_px[0]]  # linear: the picture was smoothed by more than a pixel
         return map_coordinates(self.bone, at, order=1, mode="nearest", prefilter=False) - self.bone[where]
 
-    def find(self, difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
+    def set_reference(self, reference: np.ndarray, gain: float) -> None:
+        """The frame that shifts are measured from, and its grey values per unit of the DRR: what is not this bone may move as well."""
+        self.gain = float(gain)
+        down, right = np.gradient(reference - self.gain * self.bone)
+        self._around = -np.stack([right[self._use], down[self._use]])
+
+    def forget(self) -> None:
+        """A new reference: nothing is known of its pixels."""
+        self._power, self._seen = np.zeros(len(self._use[0])), 0
+
+    def foreign(self, difference: np.ndarray) -> np.ndarray:
+        """Where a difference is larger than any motion's, with its surroundings."""
+        from scipy.ndimage import binary_dilation, binary_fill_holes
+
+        strong = np.abs(difference) > FOREIGN * self._scale(difference)
+        # A filled disc shows as a ring: what is broad was taken out of the picture.
+        return binary_fill_holes(binary_dilation(strong, iterations=3)) if strong.any() else strong
+
+    def learn(self, difference: np.ndarray, shift_px: np.ndarray) -> None:
+        """How much each pixel changes without the bone: where soft tissue, bowel gas or a vessel moves, little can be learned."""
+        residual = difference[self._use] - self.gain * self._change(shift_px, self._use)
+        self._seen += 1
+        self._power += (residual**2 - self._power) / min(self._seen, LEARN_FRAMES)
+
+    def _trust(self) -> np.ndarray:
+        """Weight of each pixel of ``_use`` by what it was seen to do, 0..1."""
+        if self._seen < LEARN_FROM:
+            return np.ones(len(self._use[0]), np.float32)
+        usual = float(np.median(self._power))
+        return (usual / (self._power + usual)).astype(np.float32)
+
+    def _scale(self, difference: np.ndarray) -> float:
+        return max(1.4826 * float(np.median(np.abs(difference[self._use]))), self.gain * self._typical) + 1e-9
+
+    def find(self, difference: np.ndarray, weight: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float, float]:
         """Shift (column, row) in pixels, the part of the difference it explains (0..1), and the shift's standard deviation."""
-        w_all = np.where(weight > 0, weight, 0.15) * (weight >= 0)
-        d, w = difference[self._thin], w_all[self._thin]
-        scale = max(1.4826 * float(np.median(np.abs(difference[self._use]))), self.gain * self._typical) + 1e-9
+        w_all = (np.where(weight > 0, weight, 0.15) * counts)[self._use] * self._trust()
+        d, w = difference[self._thin], w_all[::THIN]
+        scale = self._scale(difference)
         w = w / (1 + (d / (3 * scale)) ** 2)
-        d = d - (w * d).sum() / w.sum()
+        d = d - (w * d).sum() / max(w.sum(), 1e-9)
         cost = -2 * self.gain * (self._stack @ (w * d)) + self.gain**2 * ((self._stack**2) @ w)
         start = self._shifts[int(np.argmin(cost))]
-        return self._refined(difference[self._use], w_all[self._use], start)
+        return self._refined(difference[self._use], w_all, start)
 
     def _refined(self, d: np.ndarray, w0: np.ndarray, shift_px: np.ndarray) -> tuple[np.ndarray, float, float]:
-        shift_px = np.array(shift_px, float)
+        x = np.r_[np.array(shift_px, float), 0.0, 0.0]  # the bone's shift, and that of what lies around it
         sigma, explained, gain = 0.0, 0.0, self.gain
         for _ in range(6):
-            change = self._change(shift_px, self._use)
+            change = self._change(x[:2], self._use)
+            around = x[2:] @ self._around
             # The grey scale was guessed from one picture with more than this bone in it; a large shift measures it.
             prior = 0.5 * w0.sum() * self._typical**2 / 4
-            gain = float(np.clip((w0 @ (d * change) + prior * self.gain) / (w0 @ change**2 + prior), 0.4 * self.gain, 1.5 * self.gain))
+            gain = float(np.clip((w0 @ ((d - around) * change) + prior * self.gain) / (w0 @ change**2 + prior), 0.4 * self.gain, 1.5 * self.gain))
             here = gain * change
-            slope = np.stack([gain * self._change(shift_px + h, self._use) - here for h in np.eye(2) * 0.5]) / 0.5
-            residual = d - here
+            slope = np.stack([gain * self._change(x[:2] + h, self._use) - here for h in np.eye(2) * 0.5]) / 0.5
+            columns = np.concatenate([slope, self._around])
+            residual = d - here - around
             residual -= np.median(residual)
             scale = max(1.4826 * float(np.median(np.abs(residual))), 0.5 * self.gain * self._typical) + 1e-9
             w = w0 / (1 + (residual / (2.4 * scale)) ** 2)
-            hessian = (slope * w) @ slope.T
-            hessian[np.diag_indices(2)] += 1e-4 * np.trace(hessian) + 1e-12
-            step = np.linalg.solve(hessian, slope @ (w * residual))
-            shift_px += np.clip(step, -3, 3)
+            hessian = (columns * w) @ columns.T
+            hessian[np.diag_indices(4)] += 1e-4 * np.trace(hessian[:2, :2]) + 1e-12
+            hold = np.r_[0.0, 0.0, 9.0 * scale**2 / self.around_px**2 * np.ones(2)]
+            hessian[np.diag_indices(4)] += hold
+            step = np.linalg.solve(hessian, columns @ (w * residual) - hold * x)
+            x += np.clip(step, -3, 3)
             # neighbouring pixels share their noise (smoothing): about one in nine is independent
-            sigma = float(3.0 * np.sqrt(np.trace(np.linalg.inv(hessian)) * (w * residual**2).sum() / max(w.sum(), 1e-9) * np.mean(w0)))
+            spread = np.linalg.inv(hessian)[:2, :2]
+            sigma = float(3.0 * np.sqrt(np.trace(spread) * (w * residual**2).sum() / max(w.sum(), 1e-9) * np.mean(w0)))
             explained = float(1 - (w * residual**2).sum() / max((w * (d - np.median(d)) ** 2).sum(), 1e-12))
-            if np.abs(step).max() < 0.02:
+            if np.abs(step[:2]).max() < 0.02:
                 break
-        return shift_px, float(np.clip(explained, 0, 1)), sigma
+        return x[:2], float(np.clip(explained, 0, 1)), sigma
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
@@ -254,7 +336,17 @@ def _smooth(image: np.ndarray) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     fine = gaussian_filter(np.asarray(image, np.float32), 1.2)
-    return fine - gaussian_filter(fine, 12.0)
+    return fine - _broad(fine)
+
+
+def _broad(image: np.ndarray) -> np.ndarray:
+    """Gaussian of 12 pixels, worked out on a quarter of the resolution: nothing finer is left in it."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    rows, columns = image.shape
+    padded = np.pad(image, ((0, -rows % 4), (0, -columns % 4)), mode="edge")
+    small = padded.reshape(padded.shape[0] // 4, 4, padded.shape[1] // 4, 4).mean((1, 3))
+    return zoom(gaussian_filter(small, 3.0), 4, order=1, grid_mode=True, mode="nearest")[:rows, :columns]
 
 
 def edge_weight(drr: np.ndarray) -> np.ndarray:

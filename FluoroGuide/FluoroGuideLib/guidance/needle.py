@@ -10,21 +10,22 @@ Pixels are (column, row); pictures are line-integral-like, **metal bright**.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from ..errors import FluoroGuideError
 from .align2d import shrink
-from .needle_line import Line, Segment, measure, straighten
-from .needle_model import THRESHOLD, confidence
+from .needle_candidates import CANDIDATES, PLAN_ANGLE_DEG, PLAN_REACH_MM, rough_lines
+from .needle_line import Segment, measure, straighten
+from .needle_model import THRESHOLD, USUAL_WIDTH_MM, confidence, side_confidence, vector
+from .needle_strip import Line
 
-PLAN_REACH_MM, PLAN_ANGLE_DEG = 18.0, 15.0
-"""How far from its planned path, sideways and in angle, a needle is looked for."""
 MIN_LENGTH_MM = 12.0
-CANDIDATES = 8
-TIP_LOG_ODDS = 2.0
 CLICK_REACH_PX = 12.0
+FREE_BLUR_PX = 1.3
+THICK_PX = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class NeedleFinding:
 def find_needle(
     pixels: np.ndarray, mask: np.ndarray | None = None, mm_per_px: float = 0.2, *, planned_px: np.ndarray | None = None,
     free: np.ndarray | None = None, near: NeedleFinding | None = None, threshold: float | None = None,
-    candidates: int = CANDIDATES,
+    candidates: int = CANDIDATES, width_mm: float | None = None,
 ) -> NeedleFinding:
     """Find one needle.
 
@@ -96,6 +97,9 @@ def find_needle(
         How many lines are looked at closely; 0: only ``near``.  Bounds the work per frame.
     threshold
         Confidence from which a needle is claimed; the model's own by default.
+    width_mm
+        Outer diameter when it is known (``2 * planning.safety.needle_radius_mm(gauge)``); needles of 18-25 G by default.
+        Thicker ones (8-16 G) are only found when it is given.
 
     Raises
     ------
@@ -103,25 +107,125 @@ def find_needle(
         Pictures that do not fit together, or a pixel size that is not positive.
     """
     pixels, valid = _checked(pixels, mask, mm_per_px)
+    factor = _reduction(width_mm, mm_per_px)
+    if factor > 1:
+        return _in_reduced(factor, pixels, valid, mm_per_px, planned_px, free, near, threshold, candidates, width_mm)
     if free is not None:
         pixels, valid = subtracted(pixels, valid, np.asarray(free, np.float32))
-    threshold = THRESHOLD if threshold is None else threshold
-    direction, middle_px = None, field_middle(valid)
-    if planned_px is not None:
-        planned_px = np.asarray(planned_px, float)
-        direction = planned_px[1] - planned_px[0]
+    scene = _Scene(pixels, valid, mm_per_px, planned_px, free is not None, threshold, width_mm)
     if near is not None and near.found:
-        # t counts from the last tip: the shaft lies behind it, and a needle advances by millimetres
-        segment = _segment(pixels, valid, Line(near.tip_px, near.direction), mm_per_px, 5.0, (-90.0 / mm_per_px, 25.0 / mm_per_px))
-        finding = _finding(segment, mm_per_px, near.direction, threshold, planned_px, middle_px) if segment else None
-        if finding is not None and finding.found:
+        finding = scene.followed(near)
+        if finding is not None:
             return finding
-    best = NeedleFinding(False, reason="No line in the picture looks like a needle.")
-    for segment in segments(pixels, valid, mm_per_px, planned_px, candidates):
-        finding = _finding(segment, mm_per_px, direction, threshold, planned_px, middle_px)
-        if (finding.found, finding.confidence) > (best.found, best.confidence):
-            best = finding
-    return best
+    *_, found = scene.search(candidates)
+    return found
+
+
+def search_needle(
+    pixels: np.ndarray, mask: np.ndarray | None = None, mm_per_px: float = 0.2, *, planned_px: np.ndarray | None = None,
+    around_px: np.ndarray | None = None, candidates: int = CANDIDATES, width_mm: float | None = None,
+) -> Iterator[NeedleFinding | None]:
+    """The search of :func:`find_needle` in steps of bounded work, for a live loop: yields None after each, and the finding at last.
+
+    ``around_px`` (2,): without a plan, only the 40 mm around this point are searched.
+    """
+    pixels, valid = _checked(pixels, mask, mm_per_px)
+    factor = _reduction(width_mm, mm_per_px)
+    if factor > 1:
+        pixels, valid, mm_per_px = shrink(pixels, factor), shrink(valid.astype(np.float32), factor) > 0.99, mm_per_px * factor
+        planned_px, around_px = (None if p is None else (np.asarray(p, float) + 0.5) / factor - 0.5 for p in (planned_px, around_px))
+    yield None
+    for found in _Scene(pixels, valid, mm_per_px, planned_px, False, None, width_mm).search(candidates, around_px):
+        yield found if found is None else _enlarged(found, factor)
+
+
+class _Scene:
+    """One picture and what is known of the needle in it."""
+
+    def __init__(
+        self, pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None, subtracted: bool, threshold: float | None,
+        width_mm: float | None,
+    ) -> None:
+        self.pixels, self.valid, self.mm_per_px, self.subtracted = pixels, valid, mm_per_px, subtracted
+        self.planned_px = None if planned_px is None else np.asarray(planned_px, float)
+        self.direction = None if planned_px is None else self.planned_px[1] - self.planned_px[0]
+        self.threshold = THRESHOLD if threshold is None else threshold
+        self.width_mm = USUAL_WIDTH_MM if width_mm is None else width_mm
+
+    def followed(self, near: NeedleFinding) -> NeedleFinding | None:
+        """The needle of the frame before, when it is still there."""
+        # t counts from the last tip: the shaft lies behind it, and a needle advances by millimetres
+        part = (-90.0 / self.mm_per_px, 25.0 / self.mm_per_px)
+        segment = _segment(self.pixels, self.valid, Line(near.tip_px, near.direction), self.mm_per_px, 5.0, part)
+        finding = None if segment is None else self._judged(segment, near.direction)
+        return finding if finding is not None and finding.found else None
+
+    def search(self, candidates: int, around_px: np.ndarray | None = None) -> Iterator[NeedleFinding | None]:
+        """None after each step; the best finding at last."""
+        best = NeedleFinding(False, reason="No line in the picture looks like a needle.")
+        lines = rough_lines(self.pixels, self.valid, self.mm_per_px, self.planned_px, around_px, candidates) if candidates else []
+        seen: list[Segment] = []
+        for line in lines:
+            yield None
+            segment = _segment(self.pixels, self.valid, line, self.mm_per_px, 7.0)
+            if segment is None or any(_same(segment, other) for other in seen):
+                continue
+            seen.append(segment)
+            finding = self._judged(segment, self.direction)
+            if (finding.found, finding.confidence) > (best.found, best.confidence):
+                best = finding
+        yield best
+
+    def _judged(self, segment: Segment, direction: np.ndarray | None) -> NeedleFinding:
+        """The segment as a finding: which end is the tip, and is it a needle at all."""
+        prior = None if self.planned_px is None else plan_distance(segment, self.planned_px, self.mm_per_px)
+        if prior is not None and (prior[0] > PLAN_REACH_MM or prior[1] > PLAN_ANGLE_DEG):
+            return NeedleFinding(False, confidence=0.0, reason="No needle near the planned path.")
+        away = [float(np.linalg.norm(segment.end_px(k) - field_middle(self.valid)) * self.mm_per_px) for k in (0, 1)]
+        which, side, why = tip_end(segment, direction, away)
+        if which is None:
+            return NeedleFinding(False, confidence=0.0, reason=why)
+        line = confidence(vector(
+            segment.features, which, segment.sigma[which], segment.cut[1 - which], self.mm_per_px, prior, subtracted=self.subtracted,
+            width_mm=self.width_mm,
+        ))
+        if line * side < self.threshold:
+            doubt = "A line was seen, but it is not surely a needle."
+            if line >= self.threshold:
+                doubt = "Both ends of a needle are seen and neither is surely the tip; click the tip."
+            return NeedleFinding(False, confidence=line * side, reason=doubt)
+        return _as_finding(segment, which, line * side, why)
+
+
+def _reduction(width_mm: float | None, mm_per_px: float) -> int:
+    """Whole factor by which a picture is made smaller so that a thick needle is as wide as the thin ones the measures are made for."""
+    return 1 if width_mm is None else max(1, int(width_mm / mm_per_px / THICK_PX))
+
+
+def _in_reduced(
+    factor: int, pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None, free: np.ndarray | None,
+    near: NeedleFinding | None, threshold: float | None, candidates: int, width_mm: float | None,
+) -> NeedleFinding:
+    def down(points: np.ndarray | None) -> np.ndarray | None:
+        return None if points is None else (np.asarray(points, float) + 0.5) / factor - 0.5
+
+    if near is not None and near.found:
+        near = replace(near, tip_px=down(near.tip_px), shaft_px=down(near.shaft_px))
+    found = find_needle(
+        shrink(pixels, factor), shrink(valid.astype(np.float32), factor) > 0.99, mm_per_px * factor, planned_px=down(planned_px),
+        free=None if free is None else shrink(np.asarray(free, np.float32), factor), near=near, threshold=threshold, candidates=candidates,
+        width_mm=width_mm,
+    )
+    return _enlarged(found, factor)
+
+
+def _enlarged(found: NeedleFinding, factor: int) -> NeedleFinding:
+    if factor == 1 or not found.found:
+        return found
+    return replace(
+        found, tip_px=(found.tip_px + 0.5) * factor - 0.5, shaft_px=(found.shaft_px + 0.5) * factor - 0.5,
+        tip_sigma_px=found.tip_sigma_px * factor, width_px=found.width_px * factor, length_px=found.length_px * factor,
+    )
 
 
 def refine_click(
@@ -142,7 +246,8 @@ def refine_click(
         for which in (0, 1) if segment else ():
             gap = float(np.linalg.norm(segment.end_px(which) - tip_px))
             if gap < CLICK_REACH_PX:
-                options.append((gap - 4 * confidence(segment.features, mm_per_px, None)[0], segment, which))
+                sure = confidence(vector(segment.features, which, segment.sigma[which], segment.cut[1 - which], mm_per_px, None))
+                options.append((gap - 4 * sure, segment, which))
     if options:
         _, segment, which = min(options, key=lambda o: o[0])
         return _as_finding(segment, which, 1.0, "Refined from the user's click.")
@@ -158,9 +263,12 @@ def refine_click(
 
 def subtracted(pixels: np.ndarray, valid: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The frame minus an aligned needle-free one, and where both are known."""
+    from scipy.ndimage import gaussian_filter
+
     from .subtraction import subtract
 
-    difference, known, _ = subtract(pixels, free, valid)
+    # Anatomy has little as fine as a needle, noise has: the free frame without its noise costs nothing of the needle.
+    difference, known, _ = subtract(pixels, gaussian_filter(free, FREE_BLUR_PX), valid)
     return difference, known
 
 
@@ -174,9 +282,9 @@ def field_middle(valid: np.ndarray) -> np.ndarray:
 def segments(
     pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None = None, candidates: int = CANDIDATES,
 ) -> list[Segment]:
-    """The measured lines of a frame, the strongest first; for :func:`find_needle` and for the model's training."""
+    """The measured lines of a frame, the strongest first: what the model is trained on."""
     result: list[Segment] = []
-    for line in rough_lines(pixels, valid, mm_per_px, planned_px, candidates=candidates) if candidates else ():
+    for line in rough_lines(pixels, valid, mm_per_px, planned_px, candidates=candidates):
         segment = _segment(pixels, valid, line, mm_per_px, 7.0)
         if segment is not None and not any(_same(segment, other) for other in result):
             result.append(segment)
@@ -219,124 +327,7 @@ def _same(a: Segment, b: Segment) -> bool:
     return abs((middle - b.line.point_px) @ b.line.normal) < 5
 
 
-def rough_lines(
-    pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None, around: np.ndarray | None = None,
-    candidates: int = CANDIDATES,
-) -> list[Line]:
-    """Lines by votes of ridge pixels, in full-resolution pixels, the strongest first."""
-    factor = 2 if mm_per_px < 0.3 else 1
-    low, high = _box(pixels.shape, mm_per_px, planned_px, around)
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    small = shrink(pixels[part], factor)
-    inside = shrink(valid[part].astype(np.float32), factor) > 0.99
-    strength, angle = ridges(small, inside)
-    rows, columns = np.nonzero(strength > 0.8)
-    weight, angle = strength[rows, columns], angle[rows, columns]
-    if planned_px is not None:
-        keep = _near_plan(columns, rows, angle, low, factor, planned_px, mm_per_px)
-        rows, columns, weight, angle = rows[keep], columns[keep], weight[keep], angle[keep]
-    lines = _vote(columns.astype(float), rows.astype(float), weight, angle, small.shape, candidates)
-    return [Line(np.asarray(low) + (p + 0.5) * factor - 0.5, d) for p, d in lines]
-
-
-def _box(shape: tuple[int, int], mm_per_px: float, planned_px: np.ndarray | None, around: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """First and last pixel (column, row) of the part looked at."""
-    size = np.array([shape[1], shape[0]])
-    if planned_px is not None:
-        points, reach = planned_px, (PLAN_REACH_MM + 12) / mm_per_px
-    elif around is not None:
-        points, reach = np.atleast_2d(around), 40 / mm_per_px
-    else:
-        return np.zeros(2, int), size
-    low = np.clip(np.floor(points.min(0) - reach), 0, size - 64).astype(int)
-    high = np.clip(np.ceil(points.max(0) + reach), low + 64, size).astype(int)
-    return np.maximum(low, 0), high
-
-
-def ridges(small: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Strength of bright ridges in units of its local spread (capped at 4), and their direction in radians, 0..pi."""
-    from scipy.ndimage import binary_erosion, gaussian_filter
-
-    filled = np.where(inside, small, np.median(small[inside]) if inside.any() else 0.0).astype(np.float32)
-    strength, xx, xy = (np.zeros_like(filled) for _ in range(3))
-    for sigma in (1.0, 1.8):
-        rr, cc, rc = (sigma**2 * gaussian_filter(filled, sigma, order) for order in ((2, 0), (0, 2), (1, 1)))
-        root = np.sqrt(0.25 * (rr - cc) ** 2 + rc**2)
-        here = np.maximum(0, root - 0.5 * (rr + cc) - np.abs(0.5 * (rr + cc) + root))
-        strength = np.maximum(strength, here)
-        # the larger eigenvalue of [[cc, rc], [rc, rr]] belongs to the direction along the ridge
-        xx, xy = xx + here * (cc - rr), xy + here * 2 * rc
-    safe = binary_erosion(inside, np.ones((3, 3), bool), iterations=4)
-    strength *= safe
-    # The direction of one pixel is noise at low dose: neighbours along the ridge agree.  Doubled angles average well.
-    angle = 0.5 * np.arctan2(gaussian_filter(xy, 2.0), gaussian_filter(xx, 2.0))
-    spread = np.sqrt(gaussian_filter(strength**2 * safe, 24.0) / (gaussian_filter(safe.astype(np.float32), 24.0) + 1e-3)) + 1e-9
-    return np.minimum(strength / spread, 4.0), np.mod(angle, np.pi)
-
-
-def _near_plan(
-    columns: np.ndarray, rows: np.ndarray, angle: np.ndarray, low: np.ndarray, factor: int, planned_px: np.ndarray, mm_per_px: float,
-) -> np.ndarray:
-    along = planned_px[1] - planned_px[0]
-    if np.linalg.norm(along) * mm_per_px < 5:  # seen end on: the plan gives a place, no direction
-        return np.ones(len(columns), bool)
-    along = along / np.linalg.norm(along)
-    at = np.column_stack([columns, rows]) * factor + low
-    across = np.abs((at - planned_px[0]) @ np.array([-along[1], along[0]])) * mm_per_px
-    turn = np.abs(np.mod(angle - np.arctan2(along[1], along[0]) + np.pi / 2, np.pi) - np.pi / 2)
-    return (across < PLAN_REACH_MM) & (turn < np.radians(PLAN_ANGLE_DEG + 10))
-
-
-def _vote(x: np.ndarray, y: np.ndarray, weight: np.ndarray, angle: np.ndarray, shape: tuple[int, int], candidates: int) -> list[tuple]:
-    """(point, direction) of the strongest lines: Hough transform where a pixel votes for directions near its own."""
-    from scipy.ndimage import gaussian_filter
-
-    lines: list[tuple[np.ndarray, np.ndarray]] = []
-    if len(x) < 20:
-        return lines
-    radius = float(np.hypot(*shape)) / 2
-    cx, cy = shape[1] / 2, shape[0] / 2
-    bins = 2 * int(radius) + 3
-    steps = np.arange(-9, 10)
-    bell = np.exp(-0.5 * (steps / 4.5) ** 2)
-    k = np.mod(np.round(np.degrees(angle)).astype(int)[:, None] + 90 + steps, 180)  # direction of the normal, degrees
-    phi = np.radians(k)
-    rho = np.round((x - cx)[:, None] * np.cos(phi) + (y - cy)[:, None] * np.sin(phi)).astype(int) + bins // 2
-    index, votes_of = k * bins + np.clip(rho, 0, bins - 1), weight[:, None] * bell
-    alive = np.ones(len(x), bool)
-    for _ in range(candidates):
-        votes = np.bincount(index[alive].ravel(), votes_of[alive].ravel(), 180 * bins).reshape(180, bins)
-        smooth = gaussian_filter(votes, (0.7, 0.8), mode=("wrap", "constant"))
-        score = smooth - gaussian_filter(votes, (0, 12), mode="constant")
-        top, place = np.unravel_index(int(np.argmax(score)), score.shape)
-        if score[top, place] <= 4:
-            break
-        normal = np.array([np.cos(np.radians(top)), np.sin(np.radians(top))])
-        point = np.array([cx, cy]) + (place - bins // 2) * normal
-        lines.append((point, np.array([-normal[1], normal[0]])))
-        alive &= np.abs((x - point[0]) * normal[0] + (y - point[1]) * normal[1]) > 3
-        if alive.sum() < 20:
-            break
-    return lines
-
-
 # ---- judgement --------------------------------------------------------------------------------------------------
-def _finding(
-    segment: Segment, mm_per_px: float, direction: np.ndarray | None, threshold: float, planned_px: np.ndarray | None, middle_px: np.ndarray,
-) -> NeedleFinding:
-    """The segment as a finding: which end is the tip, and is it a needle at all."""
-    prior = None if planned_px is None else plan_distance(segment, planned_px, mm_per_px)
-    if prior is not None and (prior[0] > PLAN_REACH_MM or prior[1] > PLAN_ANGLE_DEG):
-        return NeedleFinding(False, confidence=0.0, reason="No needle near the planned path.")
-    which, why = tip_end(segment, direction, middle_px, mm_per_px)
-    if which is None:
-        return NeedleFinding(False, confidence=0.0, reason=why)
-    sure, _ = confidence(segment.features | {"tip_sigma_px": segment.sigma[which]}, mm_per_px, prior)
-    if sure < threshold:
-        return NeedleFinding(False, confidence=sure, reason="A line was seen, but it is not surely a needle.")
-    return _as_finding(segment, which, sure, why)
-
-
 def plan_distance(segment: Segment, planned_px: np.ndarray, mm_per_px: float) -> tuple[float, float]:
     """Distance in mm and angle in degrees of a segment's tip end from the planned line."""
     along = planned_px[1] - planned_px[0]
@@ -348,26 +339,24 @@ def plan_distance(segment: Segment, planned_px: np.ndarray, mm_per_px: float) ->
     return float(across), float(np.degrees(np.arccos(np.clip(abs(segment.line.direction @ along), 0, 1))))
 
 
-def tip_end(segment: Segment, direction: np.ndarray | None, middle_px: np.ndarray, mm_per_px: float) -> tuple[int | None, str]:
-    """Which end is the tip, and why; None when nothing tells.
+def tip_end(segment: Segment, direction: np.ndarray | None, away_mm: Sequence[float]) -> tuple[int | None, float, str]:
+    """Which end is the tip, how probable that is (0..1), and why; None when neither can be.
 
     Told in this order: by the plan, by the shaft leaving the picture, by a hub at one end together with the picture's
-    middle (``middle_px``), where people keep the tip.
+    middle (``away_mm``: distances of both ends from it), where people keep the tip.
     """
     if segment.cut[0] and segment.cut[1]:
-        return None, "A line crosses the whole picture: its tip is not in view."
+        return None, 0.0, "A line crosses the whole picture: its tip is not in view."
     if direction is not None and abs(segment.line.direction @ direction) > 0.5 * np.linalg.norm(direction):
         which = 1 if segment.line.direction @ direction > 0 else 0
         if segment.cut[which]:
-            return None, "The needle leaves the picture where its tip should be."
-        return which, "The tip is the end that the plan points to."
+            return None, 0.0, "The needle leaves the picture where its tip should be."
+        return which, 1.0, "The tip is the end that the plan points to."
     if segment.cut[0] != segment.cut[1]:
-        return (1 if segment.cut[0] else 0), "The shaft comes from the picture's border."
-    away = [np.linalg.norm(segment.end_px(k) - middle_px) * mm_per_px for k in (0, 1)]
-    odds = 0.5 * np.clip(segment.hub[0] - segment.hub[1], -6, 6) + 0.06 * np.clip(away[0] - away[1], -60, 60)
-    if abs(odds) > TIP_LOG_ODDS:
-        return (1 if odds > 0 else 0), "The other end carries the hub or lies far from the middle."
-    return None, "Both ends of a line are seen and neither is surely the tip; click the tip."
+        return (1 if segment.cut[0] else 0), 1.0, "The shaft comes from the picture's border."
+    second = side_confidence(segment.hub, away_mm, 1)
+    which = 1 if second > 0.5 else 0
+    return which, max(second, 1 - second), "The other end carries the hub or lies far from the middle."
 
 
 def _as_finding(segment: Segment, which: int, sure: float, why: str) -> NeedleFinding:
