@@ -6,7 +6,14 @@ so parameters may be added; a name that scenes have is never given another meani
 
 from typing import Annotated
 
-from slicer import vtkMRMLDisplayableNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLDisplayableNode,
+    vtkMRMLMarkupsLineNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLSequenceNode,
+    vtkMRMLVolumeNode,
+)
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 Degrees = Annotated[float, WithinRange(-180, 180)]
@@ -45,6 +52,12 @@ class FluoroGuideParameterNode:
     sodB: Millimeters = 0.0
     spacingA: Spacing = 0.0
     spacingB: Spacing = 0.0
+    sourceKind: str = "volume"
+    sourceVolume: vtkMRMLVolumeNode | None
+    sourceSequence: vtkMRMLSequenceNode | None
+    sourceHost: str = "localhost"
+    sourcePort: Annotated[int, WithinRange(1, 65535)] = 18944
+    sourcePath: str = ""
     # ---- register
     searchAround: bool = True
     bones: vtkMRMLDisplayableNode | None

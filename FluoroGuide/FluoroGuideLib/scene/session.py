@@ -73,8 +73,7 @@ class CaseSession:
 
     def forget(self) -> None:
         """Drop what belongs to the nodes of the scene of now (before it is closed)."""
-        self.xrays.release()
-        for part in (self.planner, self.identity, self.structures, self.registrar, self.guidance, self.recorder):
+        for part in (self.xrays, self.planner, self.identity, self.structures, self.registrar, self.guidance, self.recorder):
             part.forget()
 
     def refresh_folder(self) -> None:

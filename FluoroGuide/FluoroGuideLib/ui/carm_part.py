@@ -186,8 +186,8 @@ class CarmPart(Section):
         rows = [[v.name, describe_angles(v.primary_deg, v.secondary_deg), "" if v.reachable else f"{v.off_deg:.0f}°"] for v in self._views]
         fill_table(ui.fgViewTable, rows)
         ui.fgViewTable.blockSignals(blocked)
-        if not self._views:
-            show_text(ui.fgViewReasons, _("Angles appear here when a needle is placed.") if self.choices is not None else "")
+        if not self._views or ui.fgViewTable.currentRow() < 0:
+            show_text(ui.fgViewReasons, _("Choose a view to see it below.") if self._views else _("Angles appear here when a needle is placed."))
         missing = self._missing()
         for slider in (ui.fgFluoroscopyPrimarySlider, ui.fgFluoroscopySecondarySlider):
             slider.setEnabled(not missing)

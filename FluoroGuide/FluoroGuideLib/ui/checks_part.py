@@ -9,7 +9,6 @@ from .style import allow, show_text
 from .text import translator
 
 _ = translator(__name__)
-ROW_PX = 20
 
 
 class ChecksPart(Section):
@@ -54,7 +53,7 @@ class ChecksPart(Section):
         ui, p, planner = self.ui, self.choices, self.session.planner
         check = self.session.identity.check(p)
         blocking = check.blocking if check is not None else ()
-        told = [f.sentence for f in check.findings if f.level != "ok"] if check is not None else []
+        told = _sentences(check) if check is not None else []
         told += [_("Confirmed: {reason}").format(reason=c.reason) for c in (check.confirmations if check is not None else ())]
         fits = _("Volume, plan and X-rays fit together, as far as they tell.") if check is not None else ""
         show_text(ui.fgIdentityResult, " ".join(told) or fits)
@@ -82,10 +81,19 @@ class ChecksPart(Section):
             item.setCheckState(qt.Qt.Checked if text in ticked else qt.Qt.Unchecked)
             box.addItem(item)
         box.setWordWrap(True)
-        box.setFixedHeight(ROW_PX * max(len(items), 1) + 8)
+        box.setFixedHeight(sum(box.sizeHintForRow(n) for n in range(box.count)) + 8)
         box.setVisible(bool(items))
         box.blockSignals(blocked)
 
 
 def _checked(item: object) -> bool:
     return item.checkState() == qt.Qt.Checked
+
+
+def _sentences(check: object) -> list[str]:
+    """What is not right, one sentence each; what cannot be compared at all in one sentence for all of it."""
+    silent = [f.item for f in check.findings if f.level == "warn" and "could not be compared" in f.sentence]
+    told = [f.sentence for f in check.findings if f.level != "ok" and f.item not in silent]
+    if silent:
+        told.append(_("Not told by all of volume and X-rays, so not compared: {items}.").format(items=", ".join(silent)))
+    return told

@@ -26,7 +26,7 @@ def show_status(label: Any, kind: str, text: str) -> None:
     """A section's status line: a coloured bar at its left, the text in the palette's own colour; without text it is hidden."""
     label.setTextFormat(qt.Qt.PlainText)
     label.setText(text)
-    label.setStyleSheet(f"QLabel {{ border-left: 4px solid {COLORS[kind]}; padding: 2px 6px; }}")
+    label.setStyleSheet(f"QLabel {{ border: 0px solid {COLORS[kind]}; border-left-width: 5px; padding: 2px 6px; }}")
     label.setVisible(bool(text))
 
 

@@ -6,6 +6,8 @@ import math
 
 import qt
 
+from ..geometry.carm import describe_angles
+
 SIZE_PX, HALF_PX = (112, 172), 86
 REACH_PX = 33
 
@@ -22,13 +24,13 @@ def sketch(primary_deg: float, secondary_deg: float, prone: bool, palette: objec
     x, y = math.sin(angle), -math.cos(angle)  # towards the patient's left; posterior is +y on the screen of a supine patient
     if prone:
         x, y = -x, -y
-    _half(painter, ink, 0, x, y, 30, 18, f"{primary_deg:+.0f}°")
+    _half(painter, ink, 0, x, y, 30, 18, describe_angles(round(primary_deg), 0))
     tilt = math.radians(secondary_deg)
     up = 1.0 if math.cos(angle) >= 0 else -1.0  # the detector is anterior (up when supine) or posterior
     z, y = math.sin(tilt), -up * math.cos(tilt)
     if prone:
         y = -y
-    _half(painter, ink, HALF_PX, -z, y, 40, 14, f"{secondary_deg:+.0f}°")  # head to the left
+    _half(painter, ink, HALF_PX, -z, y, 40, 14, describe_angles(0, round(secondary_deg)))  # head to the left
     painter.end()
     return picture
 

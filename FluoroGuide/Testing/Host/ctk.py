@@ -1,5 +1,7 @@
 """Stand-ins of the CTK widgets that FluoroGuide uses; any other ``ctk`` name fails, so that it is added knowingly."""
 
+import weakref
+
 from PySide6.QtCore import Property, Signal
 
 import qt
@@ -20,7 +22,8 @@ class ctkCollapsibleButton(qt.PythonQtObject, qt.QtWidgets.QAbstractButton):
         self.setChecked(True)
         self.setContentsMargins(0, _HEADER_PX, 0, 0)
         self.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Minimum)
-        self.toggled.connect(self._host_toggled)
+        kept = weakref.ref(self)
+        self.toggled.connect(lambda checked: kept()._host_toggled(checked) if kept() is not None else None)
 
     def _host_toggled(self, checked):
         self._host_collapsed = not checked

@@ -47,8 +47,8 @@ class FakeEngine:
         job = FakeJob()
         self.runs.append((task, arguments))
         job.state = "done"
-        if task.startswith("plan_"):
-            self._plan(job, task, arguments)
+        if task.startswith(("plan_", "xray_")):
+            self._really(job, task, arguments)
         if task == "drr":
             view = arguments["view"]
             picture = np.zeros((view.rows, view.columns), np.float32)
@@ -56,9 +56,9 @@ class FakeEngine:
             job.result = {"view": view, "drr": picture, "edges": picture > 0}
         return job
 
-    def _plan(self, job, task, arguments):
-        """Planning is done by the worker's own functions, here at once."""
-        from FluoroGuideLib.engine.planning_tasks import TASKS
+    def _really(self, job, task, arguments):
+        """Planning and reading are done by the worker's own functions, here at once."""
+        from FluoroGuideLib.engine.tasks import TASKS
         from FluoroGuideLib.errors import FluoroGuideError
 
         ready = {k: self._ready(v) if hasattr(v, "ready") else v for k, v in arguments.items()}

@@ -79,7 +79,7 @@ def test_every_active_widget_of_the_ui_file_is_used_or_bound(ui_root):
     text = "\n".join(path.read_text() for path in CODE)
     for name, widget in _widgets(ui_root).items():
         if widget.get("class") not in ("QLabel", "QWidget", "QGroupBox", "qMRMLWidget", "ctkCollapsibleButton"):
-            assert f"self.ui.{name}" in text or f"ui.{name}" in text or _property(widget, "SlicerParameterName"), name
+            assert f"self.ui.{name}" in text or f"ui.{name}" in text or f'"{name}"' in text or _property(widget, "SlicerParameterName"), name
 
 
 def test_names_cannot_collide_with_inner_parts_of_composite_widgets(ui_root):
