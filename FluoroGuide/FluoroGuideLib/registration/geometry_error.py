@@ -26,7 +26,6 @@ from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, inverse, left_jacobian, motion, perturb, point_jacobian
 from ..projection.joseph import pixel_distances
 from .confidence import BLOCK_PX, SANDWICH_SCALE, _block_sums
-from .prior import DEFAULT_WEIGHT
 from .refine import LEVER_MM, Refined, levenberg_marquardt
 from .similarity import Evaluation, FixedView, Level, summed
 
@@ -36,6 +35,9 @@ logarithm of the SID; principal point in mm on the detector."""
 COUNT = len(PARAMETERS)
 _SCALE = np.array([1 / LEVER_MM] * 3 + [1.0] * 3 + [1 / LEVER_MM] + [1.5] * 2)
 """What moves the picture of something 60 mm off the centre by about 1 mm: commensurate steps."""
+CARM_WEIGHT = 1e-4
+"""Weight of the C-arm's prior against the mean cost per pixel: much less than a pose prior's, since tolerances are limits and the pictures
+show what they show (set on 12 design cases)."""
 State = tuple[np.ndarray, np.ndarray]
 
 
@@ -163,7 +165,7 @@ class CArmLevel:
     """
 
     def __init__(
-        self, level: Level, sigma: np.ndarray, center_mm: np.ndarray, weight: float = DEFAULT_WEIGHT, pose_prior: object | None = None,
+        self, level: Level, sigma: np.ndarray, center_mm: np.ndarray, weight: float = CARM_WEIGHT, pose_prior: object | None = None,
     ) -> None:
         self.level, self.sigma, self.center_mm, self.weight, self.pose_prior = level, np.asarray(sigma, float), center_mm, weight, pose_prior
         self.free = self.sigma > 0
@@ -332,7 +334,7 @@ Found = tuple[Refined, list[Refined]]
 
 def estimate_carm(
     level: Level, views: Sequence[CArmView], found: Sequence[Found], center_mm: np.ndarray, tolerance: CArmTolerance, *, iterations: int = 20,
-    weight: float = DEFAULT_WEIGHT, prior: object | None = None, cancelled: Callable[[], bool] | None = None,
+    weight: float = CARM_WEIGHT, prior: object | None = None, cancelled: Callable[[], bool] | None = None,
 ) -> tuple[Refined, CArmEstimate, list[Refined]]:
     """Pose and C-arm together, from poses found with the nominal views.
 

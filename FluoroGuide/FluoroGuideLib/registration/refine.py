@@ -44,7 +44,7 @@ def levenberg_marquardt(
     iterations
         Upper limit of trial steps.
     tolerance_mm
-        Stops when the step of the first six parameters is shorter (rotations at 60 mm lever).
+        Stops when the step of the first six parameters (of all, with a ``scale``) is shorter (rotations at 60 mm lever).
     scale
         (P,): what each parameter is multiplied with so that steps of 1 move things by about a millimetre; by default
         P = 6 n and rotations are taken at the lever.
@@ -62,7 +62,7 @@ def levenberg_marquardt(
         step = _step(now, damping, scales)
         candidate = move(state, step * scales)
         then = evaluate(candidate)
-        small = np.linalg.norm(step[:6]) < tolerance_mm
+        small = np.linalg.norm(step[:6] if scale is None else step) < tolerance_mm
         if then.cost < now.cost:
             state, now, damping = candidate, then, max(damping * 0.3, 1e-4)
         else:

@@ -16,13 +16,15 @@ from ..geometry.frames import center_lps_mm, corners_lps_mm
 from ..geometry.rigid import apply, check_rigid, recentered
 from ..imaging.xray import XrayImage
 from .confidence import Limits, judge, pose_covariance
-from .geometry_error import CArmEstimate, CArmTolerance, estimate_carm
+from .geometry_error import CArmEstimate, CArmTolerance
 from .parts import Part, PartOptions, make_part, register_part
+from .prior import PosePrior
 from .refine import Refined, distinct, refine
 from .result import Registration
 from .search import Candidate, Found, center_in_isocenter, rotation_grid, search, start_at_isocenter
 from .similarity import Level
 from .volume import MovingVolume
+from .with_carm import register_with_carm
 
 POLARITY_RATIO = 1.2
 """An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
@@ -102,12 +104,13 @@ class _Task:
     inverted: set[int] = field(default_factory=set)
     mirrored: list[str] = field(default_factory=list)
     carm: CArmEstimate | None = None
+    prior: PosePrior | None = None
 
 
 def register(
     volume: AttenuationVolume | MovingVolume, images: Sequence[XrayImage], initial: np.ndarray | None = None, *,
     targets: dict[str, np.ndarray] | None = None, options: Options | None = None, progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None, part: object = None,
+    cancelled: Callable[[], bool] | None = None, part: object = None, prior: PosePrior | None = None,
 ) -> Registration:
     """Find the pose of a volume in one or more X-rays.
 
@@ -128,6 +131,8 @@ def register(
         Volume of interest: None for the whole volume; ``"auto"`` for the bone around the targets; label value(s) of
         ``volume.parts``; or a :class:`parts.Part`.  The result is then the pose of that bone, and how far it moved
         against its surroundings is told.
+    prior
+        What is known of the pose beforehand, with its weight: from landmarks, an earlier registration, the patient's position.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def register(
     point = _reference_point(moving.volume, targets)
     start = start_at_isocenter(point) if initial is None else check_rigid(initial, "initial pose")
     _check(moving.volume, list(images), start, point)
-    task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False))
+    task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False), prior=prior)
     for level in options.levels:  # set-up is not part of the registration's time
         moving.projector(level.pixel_mm).prepare()
         if task.cancelled():
@@ -154,7 +159,10 @@ def register(
             for projector in bone.projectors(spec.pixel_mm):
                 projector.prepare()
     rendered, began = moving.projections, time.perf_counter()
-    best, others, level = _coarse_to_fine(task, start) if options.carm is None else _with_carm(task, start)
+    if options.carm is None:
+        best, others, level = _coarse_to_fine(task, start)
+    else:
+        best, others, level = register_with_carm(task, start, _coarse_to_fine, _make_level)
     if bone is None:
         result = _answer(task, best, others, level, targets)
     elif checking:
@@ -246,38 +254,6 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
     return pool[0], refined[1:], level
 
 
-def _with_carm(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refined], Level]:
-    """The pose and the C-arm together; ``task`` goes on with the corrected views."""
-    tolerance, nominal = task.options.carm, task.images
-    if tolerance.shift_mm > 0:
-        found = [_one_view(task, number, start) for number in range(len(nominal))]
-    else:
-        best, others, _ = _coarse_to_fine(task, start)
-        found = [(best, others)] * len(nominal)
-    if len(nominal) < 2:
-        task.notes.append("One view alone does not show errors of the C-arm's geometry: it was taken as given.")
-        return *found[0], _make_level(task, task.options.levels[-1], center_in_isocenter(found[0][0].pose, task.point_lps_mm))
-    task.progress(0.9, "estimating the C-arm")
-    center = center_in_isocenter(found[0][0].pose, task.point_lps_mm)
-    level = _make_level(task, task.options.levels[-1], center).without_unknown(task.moving.beyond(), found[0][0].pose)
-    best, task.carm, others = estimate_carm(level, [x.view for x in nominal], found, center, tolerance, cancelled=task.cancelled)
-    task.images = [x.with_view(v) for x, v in zip(task.images, task.carm.views, strict=True)]
-    fit = best.evaluation
-    task.history.append({"stage": "C-arm", "cost": fit.cost, "similarity": list(fit.similarity), "iterations": best.iterations})
-    task.notes += task.carm.beyond_tolerance()
-    return best, others, _make_level(task, task.options.levels[-1], center)
-
-
-def _one_view(task: _Task, number: int, start: np.ndarray) -> tuple[Refined, list[Refined]]:
-    """One view's own pose and its rivals; what was found about its grey values is kept."""
-    alone = dataclasses.replace(task, images=[task.images[number]], inverted=set(), mirrored=[])
-    best, others, _ = _coarse_to_fine(alone, start)
-    task.images = [alone.images[0] if n == number else x for n, x in enumerate(task.images)]
-    task.inverted |= {number} if alone.inverted else set()
-    task.mirrored += alone.mirrored
-    return best, others
-
-
 def _search(task: _Task, level: Level, start: np.ndarray, center_mm: np.ndarray) -> Found:
     options = task.options
     rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
@@ -316,7 +292,7 @@ def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> li
     def one(candidate: Candidate | Refined) -> Refined:
         center = center_in_isocenter(candidate.pose, task.point_lps_mm)
         masked = level.without_unknown(task.moving.beyond(), candidate.pose)
-        return refine(masked, candidate.pose, center, spec.iterations, cancelled=task.cancelled)
+        return refine(masked, candidate.pose, center, spec.iterations, cancelled=task.cancelled, prior=task.prior)
 
     with ThreadPoolExecutor(max(1, task.options.threads)) as threads:
         refined = list(threads.map(one, pool))
@@ -404,6 +380,8 @@ def _judged(
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, mirrored=tuple(task.mirrored))
+    beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
+    verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
     if flat and len(views) > 1:
         task.notes.append("How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view.")
     facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat}

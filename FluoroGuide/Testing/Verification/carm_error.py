@@ -81,7 +81,7 @@ def measured(found: object, truth: np.ndarray, true_views: list[CArmView], targe
     seen = [seen_distance_mm(found.pose, v, truth, t, points) for v, t in zip(found.views, true_views, strict=True)]
     error = found.target_error({"target": target})[0]
     seen_target = [seen_distance_mm(found.pose, v, truth, t, target[None]) for v, t in zip(found.views, true_views, strict=True)]
-    apart = apply(found.pose, points) - triangulated(points, truth, true_views, list(found.views))
+    apart = np.zeros((1, 3)) if len(true_views) == 1 else apply(found.pose, points) - triangulated(points, truth, true_views, list(found.views))
     return {
         "seen_mm": float(np.mean(seen)), "space_mm": mtre(found.pose, truth, points), "triangulated_mm": float(np.linalg.norm(apart, axis=1).mean()),
         "target_error_mm": float(np.linalg.norm(apply(found.pose, target) - apply(truth, target))), "predicted_error_mm": error.predicted_error_mm,
