@@ -83,7 +83,7 @@ def _setup(arguments: argparse.Namespace, image: object, pose: np.ndarray, plan:
         weight = bone_weight(volume, points[0])
         drr = bone_drr(volume, image.view, pose, points[0], weight)
         content = OverlayContent(bones=(surface_from_image(weight, 0.5, "bone at the target"),))
-    return LiveSetup(image.view, pose, plan, points[0], drr, image.mask, content, look_for_needle=not arguments.no_needle)
+    return LiveSetup(image.view, pose, plan, points[0], drr, image.mask, content, look_for_needle=not arguments.no_needle, whole_search=True)
 
 
 def _animate(pictures: list[Path], path: Path, rate_hz: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,17 +12,18 @@ from ..geometry.carm import CArmView
 from ..geometry.rigid import apply
 from ..imaging.xray import XrayImage
 from ..planning.plan import Plan
+from ..planning.safety import needle_radius_mm
 from ..registration.result import Registration
 from .live_overlay import LiveOverlay, OverlayContent, finding_shapes
 from .motion import MotionOptions, MotionReading, MotionWatch, view_change
-from .needle import NeedleFinding, find_needle
+from .needle import NeedleFinding, find_needle, search_needle
 from .overlay import greyed, orientation_shapes, status_shapes
 from .shapes import Shape
 from .single_view import OneView, one_view
 from .state import GOOD, GuidanceState
 
-SEARCH_EVERY = 4
-"""A needle that is not followed is looked for in every fourth frame: a search costs ten times what following does."""
+SEARCH_LINES = 6
+"""A needle that is not followed is looked for, one line a frame: a whole search costs ten times what following does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class LiveSetup:
         :func:`.motion.bone_drr`; None: no motion watch (the overlay then says that it is not watched).
     bone_dark
         The frames show bone dark (raw fluoroscopy): they are turned over.
+    whole_search
+        Search whole frames at once: for recorded runs, where no frame waits.
     trajectory
         Name of the planned path to compare with; the first by default.
     """
@@ -55,6 +59,7 @@ class LiveSetup:
     motion: MotionOptions = field(default_factory=MotionOptions)
     bone_dark: bool = False
     look_for_needle: bool = True
+    whole_search: bool = False
     trajectory: str | None = None
 
 
@@ -88,12 +93,13 @@ class LiveGuide:
         self.trajectory = setup.plan.trajectory(setup.trajectory) if setup.plan.trajectories else None
         self.mm_per_px = setup.view.mm_per_pixel_at(apply(self.pose, setup.target_lps_mm))
         self._near: NeedleFinding | None = None
-        self._since_search = SEARCH_EVERY
+        self._search: Iterator[NeedleFinding | None] | None = None
+        self._width_mm = None if self.trajectory is None else 2 * needle_radius_mm(self.trajectory.gauge) or None
 
     def process(self, pixels: np.ndarray, number: int = 0, sent_at: float = 0.0) -> LiveResult:
         """One frame (rows, columns) as it came; ``sent_at`` in seconds of the caller's clock."""
         marks = [time.perf_counter()]
-        image = self.xray(pixels).pixels
+        image = self._bone_bright(pixels)
         marks.append(time.perf_counter())
         motion = self.watch.check(image, sent_at, self._near) if self.watch is not None else None
         marks.append(time.perf_counter())
@@ -112,9 +118,13 @@ class LiveGuide:
 
     def xray(self, pixels: np.ndarray) -> XrayImage:
         """A frame as it came as an X-ray: bone bright, with the session's mask and geometry."""
-        image = np.asarray(pixels, np.float32)
+        image = self._bone_bright(pixels)
         mask = np.ones(image.shape, bool) if self.setup.mask is None else self.setup.mask
-        return XrayImage(-image if self.setup.bone_dark else image, mask, self.setup.view, "live")
+        return XrayImage(image, mask, self.setup.view, "live")
+
+    def _bone_bright(self, pixels: np.ndarray) -> np.ndarray:
+        image = np.asarray(pixels, np.float32)
+        return -image if self.setup.bone_dark else image
 
     def set_pose(self, pose: np.ndarray) -> None:
         """A new pose (from tracking or registration): the overlay follows, and the next frame is the motion's new reference."""
@@ -123,22 +133,32 @@ class LiveGuide:
             self.watch.restart()
 
     def _needle(self, image: np.ndarray) -> NeedleFinding:
-        planned = None
-        if self.trajectory is not None:
-            local = self.setup.view.in_volume(self.pose)
-            planned = local.project(np.array([self.trajectory.entry_lps_mm, self.trajectory.target_lps_mm]))
-            planned = planned if np.isfinite(planned).all() else None
-        self._since_search += 1
-        if self._near is None and self._since_search < SEARCH_EVERY:
-            return NeedleFinding(False, reason="Looked for in every fourth frame.")
-        search = self._since_search >= SEARCH_EVERY
-        if search:
-            self._since_search = 0
-        found = find_needle(
-            image, self.setup.mask, self.mm_per_px, planned_px=planned, near=self._near, candidates=3 if search else 0,
-        )
-        self._near = found if found.found else None
-        return found
+        """Follow the last finding; without one, one step of a search: the work of a frame stays bounded, found or not."""
+        planned = self._planned_px()
+        if self._near is not None or self.setup.whole_search:
+            found = find_needle(
+                image, self.setup.mask, self.mm_per_px, planned_px=planned, near=self._near, width_mm=self._width_mm,
+                candidates=SEARCH_LINES if self.setup.whole_search else 0,
+            )
+            self._near = found if found.found else None
+            return found
+        if self._search is None:
+            around = self.setup.view.project(apply(self.pose, self.setup.target_lps_mm))[0]
+            self._search = search_needle(
+                image, self.setup.mask, self.mm_per_px, planned_px=planned, around_px=around, candidates=SEARCH_LINES, width_mm=self._width_mm)
+        seen = next(self._search)
+        if seen is None:
+            return NeedleFinding(False, reason="Looking for the needle.")
+        self._search = None
+        # Found in a picture some frames old: it is the next frame that says where it is now.
+        self._near = seen if seen.found else None
+        return NeedleFinding(False, reason=seen.reason if not seen.found else "Looking for the needle.")
+
+    def _planned_px(self) -> np.ndarray | None:
+        if self.trajectory is None:
+            return None
+        planned = self.setup.view.in_volume(self.pose).project(np.array([self.trajectory.entry_lps_mm, self.trajectory.target_lps_mm]))
+        return planned if np.isfinite(planned).all() else None
 
 
 def composed(result: LiveResult | None, setup: LiveSetup, state: GuidanceState, now: float) -> list[Shape]:
@@ -149,6 +169,8 @@ def composed(result: LiveResult | None, setup: LiveSetup, state: GuidanceState, 
         shapes = greyed(shapes)
     if status == "ok" and setup.bone_drr is None:
         note = "motion is not watched"
+    elif status == "ok" and result is not None and result.motion is not None and not result.motion.watched:
+        note = "motion is not watched: the bone is hardly seen"
     return shapes + orientation_shapes(setup.view) + status_shapes(setup.view, setup.registration, status, note)
 
 

@@ -30,6 +30,11 @@ class Mark:
     color: tuple[int, int, int, int]
     text: str = ""
 
+    @property
+    def label_mm(self) -> np.ndarray:
+        """Where the text is written (2,): at the first point, on a ring up to the right."""
+        return self.points_mm[0 if len(self.points_mm) < 5 else len(self.points_mm) // 8]
+
 
 @dataclass(frozen=True, eq=False)
 class BullsEye:
@@ -151,7 +156,7 @@ def draw_marks_png(marks: tuple[Mark, ...], path: str | Path, span_mm: tuple[flo
         if len(at) > 1:
             draw.line(at, fill=mark.color[:3], width=max(1, size // 350), joint="curve")
         if mark.text:
-            place = at[0] if len(at) < 5 else at[len(at) // 8]
+            place = ((mark.label_mm[0] - span_mm[0]) * scale, (span_mm[3] - mark.label_mm[1]) * scale)
             draw.text(place, mark.text, fill=mark.color[:3], font=font, anchor="mm" if len(at) == 1 else "ls")
     if title:
         draw.text((size // 60, size // 60), title, fill=(255, 255, 255), font=font)

@@ -1,4 +1,4 @@
-"""Bull's-eye and progress views in Slicer: two slice views of the CT, across and along the planned path, with line models.
+"""Bull's-eye and progress views in Slicer: two slice views of the CT, across and along the planned path, with marks.
 
 The bull's-eye is the slice across the path at the target's depth, the progress view a slice that holds the path.  Both
 planes and all marks are in the volume's frame, moved by the pose like the CT itself.
@@ -14,11 +14,14 @@ from ..geometry.frames import ras_from_lps
 from ..guidance.views import BullsEye, Mark, Progress, bulls_eye, progress
 from ..planning.plan import Trajectory
 from .host import Host
-from .models import polylines, set_model
 from .nodes import vtk_matrix
+from .overlay_nodes import STALE_RGBA, Colors, Labels, Lines
 from .xray_view import slice_nodes
 
 BULLSEYE, PROGRESS = "BullsEye", "Progress"
+BULLSEYE_MM = 24.0
+"""Field of view of the bull's-eye: its rings fill half of it, and a needle 10 mm off is still in it."""
+PROGRESS_MARGIN_MM = 12.0
 
 
 class GuideViews:
@@ -34,18 +37,25 @@ class GuideViews:
 
     def __init__(self, host: Host, trajectory: Trajectory, volume: Any, pose: np.ndarray, tolerance_mm: float | None = None) -> None:
         self.host, self.trajectory, self.pose, self.tolerance_mm = host, trajectory, np.asarray(pose, float), tolerance_mm
-        self._slices = {}
+        self.stale = False
+        colors = Colors(host)
+        self._slices, self._lines, self._labels = {}, {}, {}
+        self._colors, self._drawn = colors, ()
         for name in (BULLSEYE, PROGRESS):
             node, composite = slice_nodes(host, name)
             composite.SetDoPropagateVolumeSelection(False)
             composite.SetBackgroundVolumeID(volume.GetID() if volume is not None else None)
             self._slices[name] = node
+            self._lines[name] = Lines(host, "guide-view", name, f"{name} marks", 2, node.GetID(), colors)
+            self._labels[name] = Labels(host, "guide-view-labels", name, f"{name} labels", node.GetID())
+        self._fit()
         self.update()
 
     def update(
         self, tip_lps_mm: np.ndarray | None = None, axis_lps: np.ndarray | None = None, covariance_mm2: np.ndarray | None = None,
     ) -> tuple[BullsEye, Progress]:
         """Show an achieved needle (volume LPS), or none."""
+        self._drawn = (tip_lps_mm, axis_lps, covariance_mm2)
         eye = bulls_eye(self.trajectory, tip_lps_mm, axis_lps, covariance_mm2, self.tolerance_mm)
         way = progress(self.trajectory, tip_lps_mm, self.tolerance_mm)
         target, entry = self.trajectory.target_lps_mm, self.trajectory.entry_lps_mm
@@ -55,6 +65,27 @@ class GuideViews:
         self._place(PROGRESS, 0.5 * (entry + target), eye.into_lps, side, np.cross(eye.into_lps, side))
         self._draw(PROGRESS, way.marks, entry, eye.into_lps, side)
         return eye, way
+
+    def set_stale(self, stale: bool) -> None:
+        """Grey while the registration or the needle may no longer hold; the marks' own colours again otherwise."""
+        if stale != self.stale:
+            self.stale = stale
+            self.update(*self._drawn)
+
+    def clear(self) -> None:
+        """Show no marks: those of the last patient must not stay."""
+        for name in self._slices:
+            self._lines[name].update([], [])
+            self._labels[name].update(np.empty((0, 3)), [])
+
+    def _fit(self) -> None:
+        """Fields of view: rings in the bull's-eye, the whole path in the progress view, whatever the windows' shapes."""
+        for name, size in ((BULLSEYE, BULLSEYE_MM), (PROGRESS, self.trajectory.length_mm + 2 * PROGRESS_MARGIN_MM)):
+            node = self._slices[name]
+            width, height, depth = node.GetFieldOfView()
+            ratio = height / width if width > 0 and height > 0 else 1.0
+            across = size / min(1.0, ratio) if name == BULLSEYE else size
+            node.SetFieldOfView(across, across * ratio, depth)
 
     def _side(self, eye: BullsEye, tip_lps_mm: np.ndarray | None) -> np.ndarray:
         """The direction in which the needle lies beside its path, so that the progress view holds both; else up."""
@@ -79,17 +110,13 @@ class GuideViews:
         node.UpdateMatrices()
 
     def _draw(self, name: str, marks: tuple[Mark, ...], origin: np.ndarray, right: np.ndarray, up: np.ndarray) -> None:
-        """One model per colour: the marks in the slice's plane, shown in this view only."""
-        groups: dict[tuple, list[np.ndarray]] = {}
-        for mark in marks:
-            if len(mark.points_mm) > 1:
-                groups.setdefault(mark.color, []).append(self._ras(origin + mark.points_mm[:, :1] * right + mark.points_mm[:, 1:] * up))
-        for color, lines in groups.items():
-            key = f"{name}/{'-'.join(map(str, color))}"
-            node = set_model(self.host, "guide-view", key, f"{name} marks", polylines(lines), tuple(c / 255 for c in color[:3]))
-            display = node.GetDisplayNode()
-            display.RemoveAllViewNodeIDs()
-            display.AddViewNodeID(self._slices[name].GetID())
-            display.SetVisibility2D(True)
-            display.SetSliceDisplayMode(display.SliceDisplayProjection)
-            display.SetSliceIntersectionThickness(2)
+        """All marks of a view in its slice's plane: one model of lines and one node of texts, in place."""
+        def placed(points_mm: np.ndarray) -> np.ndarray:
+            return self._ras(origin + points_mm[:, :1] * right + points_mm[:, 1:] * up)
+
+        lines = [mark for mark in marks if len(mark.points_mm) > 1]
+        colors = [self._colors.index(STALE_RGBA if self.stale else mark.color) for mark in lines]
+        self._lines[name].update([placed(mark.points_mm) for mark in lines], colors)
+        texts = [mark for mark in marks if mark.text]
+        places = [placed(mark.label_mm[None]) for mark in texts]
+        self._labels[name].update(np.vstack(places) if places else np.empty((0, 3)), [mark.text for mark in texts], self.stale)

@@ -37,7 +37,7 @@ def _label_pixel(pixels: np.ndarray) -> np.ndarray | None:
     return good[0] if len(good) else None
 
 
-class _Colors:
+class Colors:
     """The overlay's colour table, shared by all views: each RGBA asked for gets an entry, entry 0 is stale grey.
 
     Colours written directly into the cells would do as well, but then VTK reports "Bad table range" at every update.
@@ -76,10 +76,10 @@ class _Colors:
         return self._indices[name]
 
 
-class _Lines:
-    """One model node: polylines of one width, a colour per line."""
+class Lines:
+    """One model node of a role: polylines of one width, a colour per line, shown in one slice view only."""
 
-    def __init__(self, host: Host, name: str, index: int, width: int, slice_id: str, colors: _Colors) -> None:
+    def __init__(self, host: Host, role: str, key: str, name: str, width: int, slice_id: str, colors: Colors) -> None:
         import vtk
 
         self._points, self._cells = vtk.vtkPoints(), vtk.vtkCellArray()
@@ -91,7 +91,7 @@ class _Lines:
         self._poly_data.SetLines(self._cells)
         self._poly_data.GetCellData().AddArray(self._color)
         self._shape: tuple[int, ...] = ()
-        self.node = obtain(host, "vtkMRMLModelNode", "overlay", f"{name} overlay {width}", f"{index}/{width}")
+        self.node = obtain(host, "vtkMRMLModelNode", role, name, key)
         self.node.SetAndObservePolyData(self._poly_data)
         self.node.CreateDefaultDisplayNodes()
         display = self.node.GetDisplayNode()
@@ -103,7 +103,7 @@ class _Lines:
         display.SetAndObserveColorNodeID(colors.node.GetID())
         display.SetActiveScalar("color", vtk.vtkAssignAttribute.CELL_DATA)
         display.SetScalarRangeFlag(display.UseManualScalarRange)
-        display.SetScalarRange(0, _Colors.SIZE - 1)
+        display.SetScalarRange(0, Colors.SIZE - 1)
         display.SetScalarVisibility(True)
 
     def update(self, lines_ras: list[np.ndarray], colors: list[int]) -> None:
@@ -132,6 +132,46 @@ class _Lines:
         self._poly_data.Modified()
 
 
+class Labels:
+    """One node of white texts, shown in one slice view only."""
+
+    def __init__(self, host: Host, role: str, key: str, name: str, slice_id: str) -> None:
+        self.node = obtain(host, "vtkMRMLMarkupsFiducialNode", role, name, key)
+        self.node.CreateDefaultDisplayNodes()
+        self.node.SetLocked(True)
+        display = self.node.GetDisplayNode()
+        display.RemoveAllViewNodeIDs()
+        display.AddViewNodeID(slice_id)
+        display.SetTextScale(2.2)
+        display.SetUseGlyphScale(True)
+        display.SetGlyphScale(0.4)
+        display.SetPointLabelsVisibility(True)
+        text = display.GetTextProperty()
+        text.SetFontFamilyToArial()
+        text.SetBold(False)
+        text.SetShadow(True)
+        text.SetBackgroundColor(0, 0, 0)
+        text.SetBackgroundOpacity(0.45)
+
+    def update(self, points_ras: np.ndarray, texts: list[str], grey: bool = False) -> None:
+        """Texts at points (N, 3), in place while their number stays."""
+        import slicer
+
+        node, shade = self.node, 0.6 if grey else 1.0
+        with slicer.util.NodeModify(node):
+            if node.GetNumberOfControlPoints() != len(points_ras):
+                node.RemoveAllControlPoints()
+                for _ in points_ras:
+                    node.AddControlPoint(0.0, 0.0, 0.0)
+            for i, (point, text) in enumerate(zip(points_ras, texts)):
+                node.SetNthControlPointPosition(i, *point)
+                if node.GetNthControlPointLabel(i) != text:
+                    node.SetNthControlPointLabel(i, text)
+            display = node.GetDisplayNode()
+            display.SetColor(shade, shade, shade)
+            display.SetSelectedColor(shade, shade, shade)
+
+
 class XrayOverlay:
     """The overlay of one X-ray view.
 
@@ -146,11 +186,11 @@ class XrayOverlay:
     def __init__(self, host: Host, view: CArmView, index: int) -> None:
         self.host, self.view, self.index = host, view, index
         self._slice_id = slice_nodes(host, view_name(index))[0].GetID()
-        self._lines: dict[int, _Lines] = {}
+        self._lines: dict[int, Lines] = {}
         self._shapes: list[Any] = []
         self.stale = False
-        self._colors = _Colors(host)
-        self.labels = self._make_labels()
+        self._colors = Colors(host)
+        self._texts = Labels(host, "overlay-labels", str(index), f"{view_name(index)} labels", self._slice_id)
         # line models of an earlier overlay of this view (another session's, loaded) would never be updated again
         remove(host, "overlay", lambda key: not key.startswith(f"{index}/"))
 
@@ -159,25 +199,10 @@ class XrayOverlay:
         """The model nodes, thinnest first, and the label node."""
         return [self._lines[w].node for w in sorted(self._lines)] + [self.labels]
 
-    def _make_labels(self) -> Any:
-        name = view_name(self.index)
-        node = obtain(self.host, "vtkMRMLMarkupsFiducialNode", "overlay-labels", f"{name} labels", str(self.index))
-        node.CreateDefaultDisplayNodes()
-        node.SetLocked(True)
-        display = node.GetDisplayNode()
-        display.RemoveAllViewNodeIDs()
-        display.AddViewNodeID(self._slice_id)
-        display.SetTextScale(2.2)
-        display.SetUseGlyphScale(True)
-        display.SetGlyphScale(0.4)
-        display.SetPointLabelsVisibility(True)
-        text = display.GetTextProperty()
-        text.SetFontFamilyToArial()
-        text.SetBold(False)
-        text.SetShadow(True)
-        text.SetBackgroundColor(0, 0, 0)
-        text.SetBackgroundOpacity(0.45)
-        return node
+    @property
+    def labels(self) -> Any:
+        """The label node."""
+        return self._texts.node
 
     def update(self, shapes: list[Any]) -> None:
         """Show guidance shapes (``Shape(role, name, pixels (N, 2), color RGBA 0-255, width, text)``), in place.
@@ -191,7 +216,8 @@ class XrayOverlay:
             groups.setdefault(width, []).extend((run, tuple(shape.color)) for run in _runs(shape.pixels))
         for width, lines in groups.items():
             if width not in self._lines:
-                self._lines[width] = _Lines(self.host, view_name(self.index), self.index, width, self._slice_id, self._colors)
+                name = f"{view_name(self.index)} overlay {width}"
+                self._lines[width] = Lines(self.host, "overlay", f"{self.index}/{width}", name, width, self._slice_id, self._colors)
             self._lines[width].update(self._ras([run for run, _ in lines]), [0 if self.stale else self._colors.index(color) for _, color in lines])
         self._update_labels()
 
@@ -215,22 +241,9 @@ class XrayOverlay:
         return np.split(points, np.cumsum([len(run) for run in runs])[:-1])
 
     def _update_labels(self) -> None:
-        import slicer
-
         places = [(_label_pixel(s.pixels), s.text) for s in self._shapes if s.text]
         # Slicer writes a label above its point: points at the upper border move down so that their text is not cut.
         highest = TOP_MARGIN * self.view.rows
         places = [((pixel[0], max(pixel[1], highest)), text) for pixel, text in places if pixel is not None]
         points = pixels_to_ras(self.view, np.array([p for p, _ in places])) if places else np.empty((0, 3))
-        node, grey = self.labels, 0.6 if self.stale else 1.0
-        with slicer.util.NodeModify(node):
-            if node.GetNumberOfControlPoints() != len(points):
-                node.RemoveAllControlPoints()
-                for _ in points:
-                    node.AddControlPoint(0.0, 0.0, 0.0)
-            for i, (point, (_, text)) in enumerate(zip(points, places)):
-                node.SetNthControlPointPosition(i, *point)
-                if node.GetNthControlPointLabel(i) != text:
-                    node.SetNthControlPointLabel(i, text)
-        node.GetDisplayNode().SetColor(grey, grey, grey)
-        node.GetDisplayNode().SetSelectedColor(grey, grey, grey)
+        self._texts.update(points, [text for _, text in places], self.stale)
