@@ -12,7 +12,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from . import planning_tasks, xray_tasks
+from . import guidance_tasks, planning_tasks, xray_tasks
 
 KEPT_PARTS = 3
 _prepared: list = []
@@ -149,5 +149,5 @@ def warm_up(*, volume: object = None, options: object = None, progress: Callable
 
 TASKS = {
     "register": register, "warm_up": warm_up, "landmarks": landmark_start, "drr": drr, "bone_drr": bone_drr,
-    **planning_tasks.TASKS, **xray_tasks.TASKS,
+    **planning_tasks.TASKS, **xray_tasks.TASKS, **guidance_tasks.TASKS,
 }

@@ -36,3 +36,16 @@ def register_layout(host: Host) -> bool:
     if not layout.IsLayoutDescription(LAYOUT_ID):
         layout.AddLayoutDescription(LAYOUT_ID, layout_xml())
     return True
+
+
+def show_layout(host: Host, wanted: bool, otherwise: int) -> bool:
+    """Switch to the guide layout, or from it to another one; a layout that the user chose stays.  False without a layout node."""
+    layout = host.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is None:
+        return False
+    if wanted:
+        register_layout(host)
+        layout.SetViewArrangement(LAYOUT_ID)
+    elif layout.GetViewArrangement() == LAYOUT_ID:
+        layout.SetViewArrangement(otherwise)
+    return True

@@ -12,16 +12,21 @@ from ..geometry.frames import lps_from_ras
 from ..guidance.deviation import Deviation, deviation
 from ..guidance.overlay import plan_overlay
 from ..guidance.triangulation import NeedlePose, locate_needle, needle_in_volume
-from .nodes import find, obtain
+from .guide_views import GuideViews
+from .live_session import LiveGuidance
+from .nodes import KEY, find, find_all, obtain, remove, vtk_matrix
 from .overlay_nodes import XrayOverlay
 from .plan_nodes import read_plan_nodes
 from .planner import TRAJECTORY
 from .record_nodes import build_needle, read_needle
-from .xray_view import pixels_to_ras, read_xray_node, slice_nodes, view_name
+from .text import translator
+from .xray_view import ijk_to_ras, pixels_to_ras, read_xray_node, slice_nodes, view_name
 
 if TYPE_CHECKING:
     from .session import CaseSession
 
+_ = translator(__name__)
+ROLE_SUBTRACTION = "subtraction"
 MARK_OFF_PLANE_MM = 1.0
 """A needle mark farther from the detector plane was not placed in the X-ray view."""
 
@@ -32,11 +37,16 @@ class Guidance:
     def __init__(self, session: CaseSession) -> None:
         self._session = session
         self._overlays: dict[int, XrayOverlay] = {}
+        self.live = LiveGuidance(session)
+        self.method = "manual"
+        """How the marks of now came about: ``manual`` or ``automatic``."""
 
     def forget(self, index: int | None = None) -> None:
         """Drop the overlay of an X-ray, or of all before their scene is closed."""
         if index is None:
+            self.live.forget()
             self._overlays.clear()
+            self.method = "manual"
         else:
             self._overlays.pop(index, None)
 
@@ -109,6 +119,73 @@ class Guidance:
         self._session.refresh_folder()
         return needle
 
+    def show_views(self, volume: Any, line: Any) -> None:
+        """The bull's-eye and the progress view of a planned line, with the located needle on them; nothing without a registration."""
+        registration, plan = self._session.registrar.registration, read_plan_nodes(self._session.host)
+        name = line.GetAttribute(TRAJECTORY) if line is not None else None
+        if registration is None or volume is None or plan is None or name not in [t.name for t in plan.trajectories] or self.live.running:
+            return
+        item = plan.trajectory(name)
+        views = GuideViews(self._session.host, item, volume, registration.pose, plan.tolerance_mm(item))
+        if self.needle is not None:
+            inside = needle_in_volume(self.needle, registration.pose, registration)
+            views.update(inside.tip_mm, inside.axis, inside.tip_covariance_mm2)
+
+    def show_subtraction(self, index: int, xray: Any, difference: np.ndarray) -> None:
+        """A contrast subtraction (rows, columns) over an X-ray's view, until :meth:`hide_subtractions`; never saved."""
+        import slicer
+
+        host = self._session.host
+        node = obtain(host, "vtkMRMLScalarVolumeNode", ROLE_SUBTRACTION, f"Subtraction in X-ray {view_name(index)[-1]}", str(index))
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(difference, np.float32)[None])
+        matrix = vtk_matrix(ijk_to_ras(self._session.xrays.image(xray).view))
+        node.SetIJKToRASMatrix(matrix)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        low, high = np.quantile(difference, (0.02, 0.998))
+        display.AutoWindowLevelOff()
+        display.SetWindowLevelMinMax(float(low), float(max(high, low + 1e-6)))
+        composite = slice_nodes(host, view_name(index))[1]
+        composite.SetForegroundVolumeID(node.GetID())
+        composite.SetForegroundOpacity(1.0)
+
+    def hide_subtractions(self) -> None:
+        """Take the subtractions off the views."""
+        for node in find_all(self._session.host, ROLE_SUBTRACTION):
+            composite = slice_nodes(self._session.host, view_name(int(node.GetAttribute(KEY))))[1]
+            if composite.GetForegroundVolumeID() == node.GetID():
+                composite.SetForegroundVolumeID(None)
+                composite.SetForegroundOpacity(0.0)
+        remove(self._session.host, ROLE_SUBTRACTION)
+
+    def keep(self, needle: NeedlePose) -> None:
+        """Store a needle that was located live (isocentre frame), for its placement."""
+        build_needle(self._session.host, needle, None, find(self._session.host, "pose"))
+        self.method = "automatic"
+        self._session.refresh_folder()
+
+    def find_job(self, xrays: Sequence[Any], line: Any) -> Any:
+        """Let the engine look for the needle in the X-rays, near the planned ``line``; its result goes to :meth:`use_findings`."""
+        registration, plan = self._session.registrar.registration, read_plan_nodes(self._session.host)
+        name = line.GetAttribute(TRAJECTORY) if line is not None else None
+        path = plan.trajectory(name) if plan is not None and name in [t.name for t in plan.trajectories] else None
+        images = bone_bright_images(self._session, xrays, registration)
+        return self._session.engine.run("find_needle", images=images, pose=None if registration is None else registration.pose, path=path)
+
+    def use_findings(self, findings: Sequence[Any], xrays: Sequence[Any]) -> list[str]:
+        """Mark what was found, so that the user sees it and may drag it; sentences on what was not found."""
+        told = []
+        for index, (finding, xray) in enumerate(zip(findings, xrays, strict=True)):
+            if finding.found:
+                self.set_marks(index, xray, np.array([finding.tip_px, finding.shaft_px]))
+            else:
+                told.append(_("Not found in X-ray {side}. {reason}").format(side=view_name(index)[-1], reason=finding.reason))
+        self.method = "automatic"
+        return told
+
     @property
     def needle(self) -> NeedlePose | None:
         """The located needle that the scene holds, isocentre frame."""
@@ -123,3 +200,13 @@ class Guidance:
         item = plan.trajectory(name)
         inside = needle_in_volume(needle, registration.pose, registration)
         return deviation(item, inside.tip_mm, inside.axis, inside.tip_covariance_mm2, plan.tolerance_mm(item))
+
+
+def bone_bright_images(session: CaseSession, xrays: Sequence[Any], registration: Any | None) -> list[Any]:
+    """The X-rays as images, turned over where the registration found them inverted."""
+    images = [session.xrays.image(node) for node in xrays]
+    if registration is None or len(registration.views) != len(images):
+        return images
+    from ..registration.register import bone_bright
+
+    return bone_bright(images, registration)

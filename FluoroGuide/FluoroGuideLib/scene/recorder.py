@@ -23,7 +23,7 @@ from ..record.placement import Placement, placement_of
 from ..record.record import ProcedureRecord, utc_now, write_record
 from ..registration.result import Registration
 from .journal_nodes import build_record, restore_record
-from .nodes import plain, text_value
+from .nodes import find, plain, text_value
 from .plan_nodes import read_plan_nodes
 from .record_nodes import read_object
 from .xray_view import view_name
@@ -46,6 +46,7 @@ class Recorder:
     def __init__(self, session: CaseSession, folder: str | Path | None = None) -> None:
         self._session, self.folder = session, folder
         self._record: ProcedureRecord | None = None
+        self._key: tuple = (None, 0)
         self._clock = FluoroscopyClock()
         self.problem: str | None = None
         """Why not everything is on disk, one sentence, or None."""
@@ -54,7 +55,7 @@ class Recorder:
     def forget(self) -> None:
         """The scene is being closed: the journal is let go of, and stays."""
         self._release()
-        self._record, self.problem, self._clock = None, None, FluoroscopyClock()
+        self._record, self.problem, self._clock, self._key = None, None, FluoroscopyClock(), (None, 0)
 
     def _release(self) -> None:
         if self._record is not None and self._record.keeper is not None:
@@ -65,13 +66,14 @@ class Recorder:
     @property
     def record(self) -> ProcedureRecord | None:
         """The record that the scene holds."""
-        stored = text_value(self._session.host, "record")
-        if stored is None:
-            self._release()
-            self._record = None
-        elif self._record is None or self._record.record_id != stored.get("record_id"):
-            self._release()
-            self._record = read_object(self._session.host, "record", "..record.record", "ProcedureRecord")
+        node = find(self._session.host, "record")
+        key = (None, 0) if node is None else (node.GetID(), node.GetMTime())
+        if key != self._key:  # else not read again: it may hold many pictures
+            stored = text_value(self._session.host, "record")
+            if stored is None or self._record is None or self._record.record_id != stored.get("record_id"):
+                self._release()
+                self._record = read_object(self._session.host, "record", "..record.record", "ProcedureRecord")
+            self._key = key
         return self._record  # kept, because its clock runs on between two events
 
     def obtain(self, procedure: str = "") -> ProcedureRecord:
@@ -179,6 +181,37 @@ class Recorder:
             raise FluoroGuideError("There is no journal to remove")
         self._record.keeper.discard(saved, agreed)
         self._record.keeper = None
+
+    def required_views(self, procedure: str = "") -> list[tuple[str, str]]:
+        """(name, angles in words) of the pictures that the plan, else its procedure, asks for."""
+        plan = read_plan_nodes(self._session.host)
+        views = plan.required_views if plan is not None else ()
+        found = self._session.planner.procedure(procedure.strip() or (plan.procedure if plan is not None else ""))
+        if not views and found is not None:
+            views = found.required_views(plan.laterality if plan is not None else None)
+        return [(v.name, "" if v.primary_deg is None else describe_angles(v.primary_deg, v.secondary_deg or 0.0)) for v in views]
+
+    def aftercare_text(self, procedure: str) -> str:
+        """What the patient is given, by the procedure; general words when it has none."""
+        found = self._session.planner.procedure(procedure)
+        if found is None:
+            return "After-care instructions were given."
+        care = found.data["after_care"]
+        return "\n".join([*care["text"], "Come back at once with: " + "; ".join(care["red_flags"])])
+
+    def sync_checklist(self, ticked: Sequence[str], procedure: str = "") -> None:
+        """Answers of the checklist, as they are ticked and withdrawn, each with its time."""
+        record = self.record
+        answers = {a["item"]: a["answer"] for a in record.checklist} if record is not None else {}
+        new = [(item, True) for item in ticked if answers.get(item) is not True]
+        new += [(item, None) for item, answer in answers.items() if answer is True and item not in ticked]
+
+        def action(record: ProcedureRecord) -> None:
+            for item, answer in new:
+                record.answer(item, answer)
+
+        if new:
+            self.change(action, procedure)
 
     # ---- what happens ---------------------------------------------------------------------------------------------------
     def add_registration(self, registration: Registration, xrays: Sequence[Any]) -> None:

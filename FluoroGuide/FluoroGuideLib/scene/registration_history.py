@@ -63,6 +63,7 @@ class RegistrationHistory:
 
     def __init__(self, host: Any) -> None:
         self._host = host
+        self._read: tuple | None = None
 
     @property
     def host(self) -> Host:
@@ -124,8 +125,12 @@ class RegistrationHistory:
         raise FluoroGuideError("There is no such registration any more", number, "Choose one of the list")
 
     def _items(self) -> list[dict]:
-        stored = text_value(self.host, ROLE)
-        return [] if stored is None else stored["entries"]
+        node = find(self.host, ROLE)
+        key = None if node is None else (node.GetID(), node.GetMTime())
+        if self._read is None or self._read[0] != key:
+            stored = text_value(self.host, ROLE)
+            self._read = key, [] if stored is None else stored["entries"]
+        return [dict(item) for item in self._read[1]]
 
     def _store(self, items: list[dict]) -> None:
         node = text_node(self.host, ROLE, "Registration history", {"format": "fluoroguide-registration-history", "version": 1, "entries": items})

@@ -67,6 +67,7 @@ class CaseSession:
     def close(self) -> None:
         """End the registration process and let go of the views."""
         self.forget()
+        self.guidance.live.close()
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -29,11 +29,16 @@ class ChecksPart(Section):
         reason = self.panel.dialogs.ask_text(_("Confirm a mismatch"), _("Why do these objects belong together? The reason is recorded."))
         if reason:
             self.session.identity.confirm(self.choices, reason)
+            self.session.recorder.set_identity(self.session.identity.check(self.choices))
             self.panel.tell("warn", _("Confirmed."), _("The reason is recorded."))
 
     def _lock(self) -> None:
         self.panel.plan.needles._store()
         self.session.planner.start_procedure()
+        check = self.session.identity.check(self.choices)
+        if check is not None:
+            self.session.recorder.set_identity(check)
+        self.session.recorder.log("plan locked")
         self.panel.tell("pass", _("Locked."), _("The plan is fixed; it can be opened again with a reason."))
 
     def _unlock(self) -> None:
@@ -46,6 +51,7 @@ class ChecksPart(Section):
         ticked = [self.ui.fgChecklist.item(n).text() for n in range(self.ui.fgChecklist.count) if _checked(self.ui.fgChecklist.item(n))]
         if self.choices is not None:
             self.session.planner.tick(ticked)
+            self.session.recorder.sync_checklist(ticked, self.choices.procedureName)
         self.panel.refresh_later()
 
     def refresh(self) -> None:

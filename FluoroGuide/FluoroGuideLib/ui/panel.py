@@ -41,6 +41,10 @@ class QtDialogs:
         """A file to write, or an empty text."""
         return str(qt.QFileDialog.getSaveFileName(self._parent, title, name, kinds) or "")
 
+    def open_page(self, path: str) -> None:
+        """Show a page in the browser."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
+
     def confirm(self, question: str) -> bool:
         """Whether the user says yes."""
         return qt.QMessageBox.question(self._parent, "FluoroGuide", question) == qt.QMessageBox.Yes

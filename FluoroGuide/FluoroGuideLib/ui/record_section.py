@@ -1,69 +1,180 @@
-"""Record: placements, dose, export."""
+"""Record: placements, what was given and seen, dose, report, export, and the journal that keeps all of it safe."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import qt
+
+from ..errors import FluoroGuideError
+from .record_dose import DoseBox
+from .record_entries import Entries
 from .section import Section
-from .style import allow, fill_table, prepare_table, show_text
+from .style import allow, fill_table, prepare_table, show_banner
 from .text import translator
 
 _ = translator(__name__)
+RETRY_MS = 5000
 
 
 class RecordSection(Section):
-    """Keeps placements and dose in the scene and writes them to a file."""
+    """Keeps everything of the procedure in the scene and in its journal, and writes it to files."""
 
     key = "record"
 
     def setup(self) -> None:
-        """Buttons and table."""
-        self.button(self.ui.fgRecordButton, self._record)
-        self.button(self.ui.fgDoseButton, self._dose)
-        self.button(self.ui.fgExportButton, self._export)
-        prepare_table(self.ui.fgPlacementTable)
+        """Buttons and tables."""
+        ui = self.ui
+        self._unfinished: list[Any] = []
+        self._saved: str | None = None
+        self.entries, self.dose = Entries(self), DoseBox(self)
+        self.button(ui.fgRecoverButton, self._recover)
+        self.button(ui.fgDiscardButton, self._discard)
+        self._writers = (
+            (ui.fgReportButton, self._report), (ui.fgExportButton, self._export), (ui.fgExportAllButton, self._export_all),
+            (ui.fgSaveSceneButton, lambda: self._save_scene(False)), (ui.fgPrivateSceneButton, lambda: self._save_scene(True)),
+            (ui.fgFinishButton, self._finish),
+        )
+        for button, action in self._writers:
+            self.button(button, action)
+        self.tip(ui.fgRecoverCombo)
+        self.tip(ui.fgIdentifiersCheck)
+        prepare_table(ui.fgPlacementTable)
+        self._retry = qt.QTimer()
+        self._retry.setInterval(RETRY_MS)
+        self.on(self._retry, "timeout()", self._try_again)
 
+    def enter(self) -> None:
+        """Look for procedures that were left unfinished."""
+        self._look()
+
+    def _look(self) -> None:
+        self._unfinished = list(reversed(self.session.recorder.unfinished()))
+        combo = self.ui.fgRecoverCombo
+        combo.clear()
+        for found in self._unfinished:
+            begun = found.record.created_utc.replace("T", " ")[:16]
+            combo.addItem(_("{procedure}, {begun}, {count} events").format(procedure=found.record.procedure, begun=begun, count=found.events))
+
+    # ---- showing ------------------------------------------------------------------------------------------------------
     def refresh(self) -> None:
-        """Placements and dose of now."""
-        record = self.session.recorder.record
-        missing = self.panel.missing_inputs() or self.panel.guide.missing()
-        allow(self.ui.fgRecordButton, missing, self.tool_tip(self.ui.fgRecordButton))
-        allow(self.ui.fgDoseButton, "" if self.choices else _("The module is not ready yet."), self.tool_tip(self.ui.fgDoseButton))
-        allow(self.ui.fgExportButton, "" if record else _("There is nothing to export yet."), self.tool_tip(self.ui.fgExportButton))
-        fill_table(self.ui.fgPlacementTable, [self._row(p) for p in record.placements] if record else [])
-        show_text(self.ui.fgDoseResult, self._dose_text(record.dose) if record and record.dose else "")
+        """Placements, entries, dose, journal and buttons of now."""
+        recorder = self.session.recorder
+        record = recorder.record if self.choices is not None else None
+        nothing = "" if record is not None else _("There is nothing to export yet.")
+        for button, _action in self._writers:
+            allow(button, nothing, self.tool_tip(button))
+        fill_table(self.ui.fgPlacementTable, [self._row(p) for p in record.placements] if record is not None else [])
+        self.entries.refresh(record)
+        self.dose.refresh(record)
+        self._refresh_journal(record)
+
+    def _refresh_journal(self, record: Any | None) -> None:
+        problem = self.session.recorder.problem
+        if problem:
+            show_banner(self.ui.fgJournalResult, "fail", _("Not on disk."), problem)
+            if not self._retry.isActive():
+                self._retry.start()
+        elif self._unfinished and record is None:
+            show_banner(self.ui.fgJournalResult, "warn", _("Unfinished."), _("A procedure was not closed: recover it, or remove it."))
+        else:
+            show_banner(self.ui.fgJournalResult, "idle", "", "")
+        self.ui.fgRecoverBox.setVisible(bool(self._unfinished))
+        busy = _("The scene holds a record already: close it first.") if record is not None else ""
+        allow(self.ui.fgRecoverButton, busy, self.tool_tip(self.ui.fgRecoverButton))
+        allow(self.ui.fgDiscardButton, "", self.tool_tip(self.ui.fgDiscardButton))
 
     @staticmethod
     def _row(placement: Any) -> list[str]:
         d = placement.deviation
         return [placement.trajectory.name, f"{d.tip_mm:.1f}", f"{d.lateral_mm:.1f}", "" if d.angle_deg is None else f"{d.angle_deg:.1f}"]
 
-    @staticmethod
-    def _dose_text(dose: Any) -> str:
-        def said(value: float | None, factor: float, unit: str) -> str:
-            return _("not told") if value is None else f"{value * factor:.3g} {unit}"
+    # ---- journal ------------------------------------------------------------------------------------------------------
+    def _try_again(self) -> None:
+        if self.session.recorder.retry():
+            self._retry.stop()
+            self.panel.tell("pass", _("On disk again."), _("Nothing was lost."))
+        self.panel.refresh()
 
-        text = _("Dose area product {dap}, air kerma {kerma}, fluoroscopy {time}.").format(
-            dap=said(dose.dap_gy_m2, 1e4, "Gy.cm2"), kerma=said(dose.reference_air_kerma_gy, 1e3, "mGy"),
-            time=said(dose.fluoroscopy_seconds, 1.0, "s"),
-        )
-        return " ".join([text, *dose.warnings])
+    def _chosen(self) -> Any:
+        index = self.ui.fgRecoverCombo.currentIndex
+        if not 0 <= index < len(self._unfinished):
+            raise FluoroGuideError("No unfinished procedure is chosen", None, "Choose one in the list")
+        return self._unfinished[index]
 
-    def _record(self) -> None:
-        p = self.choices
-        placement = self.session.recorder.add_placement(p.planLine, self.panel.xrays(), p.procedureName)
-        self.panel.tell("pass", _("Recorded."), _("{name}: tip {distance:.1f} mm from the target.").format(
-            name=placement.trajectory.name, distance=placement.deviation.tip_mm,
-        ))
+    def _recover(self) -> None:
+        found = self._chosen()
+        record = self.session.recorder.recover(found.path)
+        self.choices.procedureName = record.procedure
+        self._look()
+        told = _("{count} events are back. Load the volume and the X-rays again.").format(count=found.events)
+        self.panel.tell("warn" if found.warnings else "pass", _("Recovered."), " ".join([told, *found.warnings]))
 
-    def _dose(self) -> None:
-        path = self.panel.dialogs.open_file(_("Read dose"), _("DICOM files (*.dcm *.ima);;All files (*)"))
+    def _discard(self) -> None:
+        from ..record.record import write_record
+
+        found = self._chosen()
+        path = self.panel.dialogs.save_file(_("Save the unfinished record"), "record.json", _("FluoroGuide record (*.json)"))
+        if not path:
+            return
+        write_record(path, found.record)
+        agreed = self.panel.dialogs.confirm(_("The record is saved. Remove its journal?"))
+        if agreed:
+            self.session.recorder.discard_journal(path, True, found.path)
+        self._look()
+        self.panel.tell("idle", _("Saved.") if not agreed else _("Removed."), Path(path).name)
+
+    def _finish(self) -> None:
+        if self._saved is None:
+            raise FluoroGuideError("The record was not saved since its last change", None, "Save the scene, the record file or the report first")
+        question = _("The record is in {name}. Remove its journal? The record itself stays in the scene and in the file.")
+        if not self.panel.dialogs.confirm(question.format(name=Path(self._saved).name)):
+            return
+        self.session.recorder.discard_journal(self._saved, True)
+        self.panel.tell("pass", _("Finished."), _("The journal is removed; the record is in {name}.").format(name=Path(self._saved).name))
+
+    # ---- files --------------------------------------------------------------------------------------------------------
+    @property
+    def _identifiers(self) -> bool:
+        return bool(self.ui.fgIdentifiersCheck.checked)
+
+    def _written(self, path: Any, private: bool) -> None:
+        said = _("It holds no patient identifiers.") if private else _("It may hold the patient's identifiers.")
+        self.panel.tell("pass", _("Written."), f"{Path(path).name}. {said}")
+
+    def _report(self) -> None:
+        path = self.panel.dialogs.save_file(_("Write the report"), "report.html", _("Page (*.html)"))
         if path:
-            self.session.recorder.add_dose(path, self.choices.procedureName)
-            self.panel.tell("idle", _("Dose read."), "")
+            self._saved = str(self.session.recorder.report(path, self._identifiers))
+            self._written(path, not self._identifiers)
+            self.panel.dialogs.open_page(self._saved)
 
     def _export(self) -> None:
         path = self.panel.dialogs.save_file(_("Export the record"), "record.json", _("FluoroGuide record (*.json)"))
         if path:
-            self.session.recorder.save(path)
-            self.panel.tell("pass", _("Record written."), _("It holds no patient identifiers."))
+            self._saved = str(self.session.recorder.save(path))
+            told = _("It holds no patient identifiers.")
+            if self.session.recorder.record.patient is not None:
+                told = _("It holds the patient's identifiers.")
+            self.panel.tell("pass", _("Record written."), told)
+
+    def _export_all(self) -> None:
+        folder = self.panel.dialogs.open_folder(_("Export into a folder"))
+        if folder:
+            files = self.session.recorder.export(folder, ("json", "csv", "html", "dicom"), self._identifiers)
+            said = _("{count} files.").format(count=len(files))
+            self.panel.tell("pass", _("Written."), f"{said} {_('Without identifiers.') if not self._identifiers else ''}".strip())
+
+    def _save_scene(self, private: bool) -> None:
+        path = self.panel.dialogs.save_file(_("Save the scene"), "case.mrb", _("Slicer scene (*.mrb)"))
+        if path:
+            saved = self.session.recorder.save_scene(path, private)
+            self._saved = self._saved if private else str(saved)
+            self._written(path, private)
+
+    # ---- life ---------------------------------------------------------------------------------------------------------
+    def leave(self) -> None:
+        """Nothing goes on; what is not on disk stays in memory and is written when the journal is let go of."""
+        self._retry.stop()
+        self._saved = None

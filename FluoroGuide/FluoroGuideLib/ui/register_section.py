@@ -37,8 +37,8 @@ class RegisterSection(Section):
         self.start, self.compare = StartChoice(self), Comparing(self)
         self.button(ui.fgRegisterButton, self._start, "Ctrl+Shift+R")
         self.button(ui.fgCancelButton, self.cancel)
-        self.button(ui.fgAcceptButton, lambda: self._decide(True))
-        self.button(ui.fgRejectButton, lambda: self._decide(False))
+        self.button(ui.fgAcceptRegistrationButton, lambda: self._decide(True))
+        self.button(ui.fgRejectRegistrationButton, lambda: self._decide(False))
         self.button(ui.fgRestoreButton, self._restore)
         self.tip(ui.fgPartCombo)
         self.on(ui.fgPartCombo, "currentIndexChanged(int)", self.panel.refresh_later)
@@ -106,7 +106,7 @@ class RegisterSection(Section):
         table.setVisible(len(rows) > 0)
         busy = _("A registration runs.") if self.running else ""
         undecided = busy or ("" if registration is not None and not self.panel.stale() else _("There is no valid registration to decide on."))
-        for button in (self.ui.fgAcceptButton, self.ui.fgRejectButton):
+        for button in (self.ui.fgAcceptRegistrationButton, self.ui.fgRejectRegistrationButton):
             allow(button, undecided, self.tool_tip(button))
         why = busy or ("" if chosen is not None else _("Choose an earlier registration in the list."))
         allow(self.ui.fgRestoreButton, why, self.tool_tip(self.ui.fgRestoreButton))
@@ -162,10 +162,16 @@ class RegisterSection(Section):
             self.jobs.wake()
 
     def _start(self) -> None:
+        self._submit(Request(self.start.start, self.choices.searchAround, self.part, self.choices.bones, self.start.draft))
+
+    def register_from_present(self) -> None:
+        """Register again from the present position, without a search: the one key of the Guide section."""
+        self._submit(Request("present", False, self.part, self.choices.bones))
+
+    def _submit(self, request: Request) -> None:
         p, xrays = self.choices, self.panel.xrays()
         plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
         offer_numba()  # asked where it is first of use; declined, the registration takes longer
-        request = Request(self.start.start, p.searchAround, self.part, p.bones, self.start.draft)
         self._job, self._made = self.session.registrar.submit(p.volume, xrays, plan, request)
         self._line = p.planLine
         self.start.stop_placing()
@@ -200,6 +206,7 @@ class RegisterSection(Section):
         self.session.registrar.accept(job.result, made, plan)
         self.session.recorder.add_registration(job.result, made.xrays)
         self.start.end_drag()
+        self.panel.guide.live.registered(job.result)
         self.panel.show_results()
         self.compare.show_registered()
         self.panel.tell(job.result.verdict, _("Registered."), _("It took {seconds:.0f} s.").format(seconds=job.seconds))

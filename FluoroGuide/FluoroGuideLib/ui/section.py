@@ -29,6 +29,9 @@ class Dialogs(Protocol):
     def save_file(self, title: str, name: str, kinds: str) -> str:
         """A file to write, or an empty text."""
 
+    def open_page(self, path: str) -> None:
+        """Show a page in the browser."""
+
     def confirm(self, question: str) -> bool:
         """Whether the user says yes."""
 

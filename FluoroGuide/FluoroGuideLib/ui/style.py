@@ -22,6 +22,16 @@ def show_banner(label: Any, kind: str, word: str, text: str, big: bool = False) 
     label.setStyleSheet(_BOX.format(COLORS[kind]) if text else "")
 
 
+def show_numbers(label: Any, kind: str, word: str, lines: Sequence[str]) -> None:
+    """A coloured box to be read from the table: one big word, then lines, the first of them large; hidden without a word."""
+    label.setVisible(bool(word))
+    sizes = ["font-size: 15pt"] + [""] * len(lines)
+    rows = [f"<div style='font-size: 26pt'><b>{escape(word)}</b></div>"]
+    rows += [f"<div style='{size}'>{escape(line)}</div>" for size, line in zip(sizes, lines, strict=False)]
+    label.setText("".join(rows) if word else "")
+    label.setStyleSheet(_BOX.format(COLORS[kind]) if word else "")
+
+
 def show_status(label: Any, kind: str, text: str) -> None:
     """A section's status line: a coloured bar at its left, the text in the palette's own colour; without text it is hidden."""
     label.setTextFormat(qt.Qt.PlainText)
@@ -66,13 +76,11 @@ def fill_table(table: Any, rows: Sequence[Sequence[str]]) -> None:
 
 
 def paint_cell(table: Any, row: int, column: int, color: str) -> None:
-    """The text of a cell in a colour, bold."""
+    """A cell's background in a colour, its text white: legible on light and dark palettes."""
     item = table.item(row, column)
     if item is not None:
-        font = item.font()
-        font.setBold(True)
-        item.setFont(font)
-        item.setForeground(qt.QBrush(qt.QColor(color)))
+        item.setBackground(qt.QBrush(qt.QColor(color)))
+        item.setForeground(qt.QBrush(qt.QColor("white")))
 
 
 def choose_data(box: Any, value: str) -> None:

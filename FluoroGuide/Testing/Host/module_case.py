@@ -100,6 +100,9 @@ class Files:
     def open_folder(self, title):
         return str(self.answer)
 
+    def open_page(self, path):
+        self.opened = path
+
     def confirm(self, question):
         return bool(self.answer)
 
