@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Any
 
 import qt
 
 from ..errors import FluoroGuideError
-from ..scene.live_source import NodeSource
+from ..scene.source_choice import open_source
+from .live_part import GIL_MS, GIL_SECONDS
 from .style import allow, show_banner
 from .text import translator
 
@@ -29,7 +31,10 @@ class LiveControl:
         self._timer = qt.QTimer()
         self._timer.setTimerType(qt.Qt.PreciseTimer)
         self._timer.setInterval(TICK_MS)
+        self._gil = qt.QTimer()
+        self._gil.setInterval(GIL_MS)
         section.on(self._timer, "timeout()", self._tick)
+        section.on(self._gil, "timeout()", lambda: time.sleep(GIL_SECONDS))
         section.button(self.ui.fgLiveButton, self._toggle, "Ctrl+Shift+L")
         section.button(self.ui.fgReregisterButton, self._register_again, "Ctrl+Shift+T")
 
@@ -47,7 +52,9 @@ class LiveControl:
             return _("Register first.")
         if panel.stale():
             return _("The registration is old: register again.")
-        return _("The registration failed: register again.") if registration.verdict == "fail" else ""
+        if registration.verdict == "fail":
+            return _("The registration failed: register again.")
+        return panel.xrays_section.live.choice().missing()
 
     def refresh(self) -> None:
         """Buttons and banner of now."""
@@ -61,17 +68,11 @@ class LiveControl:
             self.live.volume_edited()
         self._banner()
 
-    def _sources(self) -> dict[int, Any]:
-        """The sources that the X-ray section offers (``live_sources()``: index -> source), else the chosen X-rays' own nodes."""
-        offered = getattr(self._section.panel.xrays_section, "live_sources", None)
-        found = dict(offered()) if offered is not None else {}
-        if found:
-            return found
-        panel = self._section.panel
-        return {
-            i: NodeSource(panel.xray(i), self.session.xrays.image(panel.xray(i)).view, polarity="bone bright")
-            for i in (0, 1) if panel.xray(i) is not None
-        }
+    def _source(self) -> tuple[int, Any]:
+        """(X-ray index, source) of what is chosen in the X-ray section, which is stopped there."""
+        chosen = self._section.panel.xrays_section.live
+        chosen.stop()
+        return chosen.slot, open_source(chosen.choice(), chosen.geometry())
 
     def _toggle(self) -> None:
         if self.live.running:
@@ -80,16 +81,20 @@ class LiveControl:
         p, panel = self._section.choices, self._section.panel
         plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
         path = plan.trajectory(p.planLine.GetAttribute("FluoroGuide.trajectory"))
-        xrays = {i: panel.xray(i) for i in (0, 1) if panel.xray(i) is not None}
+        index, source = self._source()
+        if panel.xray(index) is None:
+            raise FluoroGuideError("There is no X-ray in the slot of the live source", "AB"[index], "Load and register an X-ray of this view first")
         panel.register.compare.clear()
-        self.live.start({i: s for i, s in self._sources().items() if i in xrays}, p.volume, xrays, plan, path)
+        self.live.start({index: source}, p.volume, {index: panel.xray(index)}, plan, path)
         self._ticks, self._told, self._streamed = 0, (), 0.0
         self._timer.start()
+        self._gil.start()
         self.session.recorder.log("live guidance started")
 
     def stop(self) -> None:
         """End the live views; the reference X-rays come back."""
         self._timer.stop()
+        self._gil.stop()
         if not self.live.running:
             return
         self.live.stop()
@@ -164,6 +169,7 @@ class LiveControl:
     def leave(self) -> None:
         """The scene or the module is left: nothing goes on."""
         self._timer.stop()
+        self._gil.stop()
         if self.live.running:
             self.live.stop()
         self.report, self._told = None, ()

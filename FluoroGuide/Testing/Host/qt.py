@@ -17,8 +17,9 @@ from PySide6 import QtCore, QtGui, QtWidgets
 
 if sys.version_info < (3, 12):
     # PySide6 6.12 is built for a Python whose None is immortal: before 3.12 every call that returns nothing takes one
-    # reference from None, and the process aborts when none is left.  Give it as many as no test can use up.
-    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+    # reference from None (or True, False), and the process aborts when none is left.  Give them as many as no test can use up.
+    for _immortal in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_immortal)).value += 1 << 40
 
 _ABSENT = {"Signal", "Slot", "Property", "QVariant"}  # not usable, or absent, in PythonQt
 for _module in (QtCore, QtGui, QtWidgets):

@@ -85,6 +85,7 @@ def test_errors_are_one_sentence_in_the_status_line(widget, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     widget.panel.dialogs.answer = tmp_path / "text.png"
     widget.ui.fgLoadAButton.click()
+    tick(0.2)  # it is read by the worker
     assert "Not done." in widget.ui.fgStatus.text
     assert "Traceback" not in widget.ui.fgStatus.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from module_case import tick
 
 pytest_plugins = ["module_fixture"]
