@@ -257,7 +257,7 @@ def volume_hash(image: object) -> str:
 
     content = hashlib.sha256()
     geometry = [*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]
-    content.update(np.round(np.asarray(geometry, float), 4).astype("<f8").tobytes())
+    content.update((np.round(np.asarray(geometry, float), 4) + 0.0).astype("<f8").tobytes())  # + 0.0: no minus zero
     for plane in sitk.GetArrayViewFromImage(image):
         content.update(np.ascontiguousarray(plane, "<f4").tobytes())
     return content.hexdigest()

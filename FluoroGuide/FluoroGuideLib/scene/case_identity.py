@@ -36,7 +36,7 @@ class ContentHash:
         self._voxels = slicer.util.arrayFromVolume(node)
         self._content, self._next, self.value = hashlib.sha256(), 0, ""
         geometry = [*self._voxels.shape[::-1], *node.GetSpacing(), *lps_from_ras(np.array(node.GetOrigin(), float)).tolist(), *_directions(node)]
-        self._content.update(np.round(np.asarray(geometry, float), 4).astype("<f8").tobytes())
+        self._content.update((np.round(np.asarray(geometry, float), 4) + 0.0).astype("<f8").tobytes())
 
     def step(self, seconds: float = STEP_SECONDS) -> bool:
         """Go on for so long; True when done: then :attr:`value` has the digest."""

@@ -71,6 +71,13 @@ class GeometryPart(Section):
         for key, parameter in (("source_to_detector_mm", "sid"), ("source_to_isocenter_mm", "sod")):
             if key in found.card:
                 self.choices.setValue(parameter + side, float(found.card[key]))
+        loaded = self.session.xrays.loaded.get(self.slot)
+        if loaded is not None:
+            rows, columns = loaded.picture.pixels.shape
+            try:
+                self.choices.setValue("spacing" + side, float(found.card_for(rows, columns)["pixel_spacing_mm"][0]))
+            except FluoroGuideError:  # the picture is not square, so the field's size does not tell its spacing
+                pass
         self.panel.tell("warn", _("Starting values."), f"{found.note[0].upper()}{found.note[1:]}.")
 
     def _frame_chosen(self, number: int) -> None:

@@ -46,6 +46,7 @@ class NeedlePart(Section):
         self.warnings: list[str] = []
         self.starts: list[Any] = []
         self._asked: tuple | None = None
+        self._seen: tuple | None = None
         self._candidates: list[Any] = []
         self.button(ui.fgNewNeedleButton, self._new_needle, "Ctrl+Shift+N")
         self.button(ui.fgNewTargetButton, self._new_target, "Ctrl+Shift+T")
@@ -73,7 +74,7 @@ class NeedlePart(Section):
         self._hash_timer.stop()
         self.checking.stop()
         self.suggesting.stop()
-        self._candidates, self.checked, self.warnings, self.starts, self._asked = [], {}, [], [], None
+        self._candidates, self.checked, self.warnings, self.starts, self._asked, self._seen = [], {}, [], [], None, None
         for place in (self.ui.fgLinePlace, self.ui.fgTargetPlace):
             place.setPlaceModeEnabled(False)
             place.setCurrentNode(None)
@@ -284,6 +285,7 @@ class NeedlePart(Section):
         """Buttons, list, numbers and suggestions."""
         ui, p = self.ui, self.choices
         line = p.planLine if p is not None else None
+        self._store_when_changed()
         self._line.set(line)
         self._drag.set(line)
         self._targets.set(find(self.session.host, "targets") if p is not None else None)
@@ -309,6 +311,17 @@ class NeedlePart(Section):
             fill_table(ui.fgSuggestionTable, rows)
         for button in (ui.fgSuggestionUseButton, ui.fgSuggestionDropButton):
             allow(button, "" if self._candidates else _("There are no suggestions."), self.tool_tip(button))
+
+    def _store_when_changed(self) -> None:
+        """Have the plan stored when a choice that belongs to it was changed, by whomever."""
+        p = self.choices
+        nodes = () if p is None else (p.volume, p.planLine, p.structures)
+        seen = None if p is None else (*(n.GetID() if n is not None else "" for n in nodes), p.procedureName, p.laterality, p.level.strip(), p.carm,
+                                       p.patientPosition)
+        if seen != self._seen:
+            self._seen = seen
+            if p is not None and p.volume is not None:
+                self.store_later()
 
     def _show_needles(self) -> None:
         ui, rows = self.ui, self.session.needles.rows()

@@ -2,7 +2,7 @@
 
 import weakref
 
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Property
 
 import qt
 
@@ -13,7 +13,7 @@ class ctkCollapsibleButton(qt.PythonQtObject, qt.QtWidgets.QAbstractButton):
     """A titled section that folds away; its layout is set on the button itself, as in CTK."""
 
     HOST_SIGNALS = {"contentsCollapsed(bool)": "contentsCollapsed"}
-    contentsCollapsed = Signal(bool)
+    contentsCollapsed = qt.HostSignal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -62,7 +62,7 @@ class ctkSliderWidget(qt.PythonQtObject, qt.QtWidgets.QWidget):
     """Slider and spin box.  No ``setRange``: CTK's has none."""
 
     HOST_SIGNALS = {"valueChanged(double)": "valueChanged"}
-    valueChanged = Signal(float)
+    valueChanged = qt.HostSignal(float)
 
     def __init__(self, parent=None):
         super().__init__(parent)

@@ -160,6 +160,19 @@ def registration(verdict="pass", reasons=()):
     return Registration(POSE, verdict, reasons, (0.9, 0.8), np.diag([1e-6] * 3 + [0.04] * 3), np.zeros(3), tuple(views()), seconds=1.0)
 
 
+def settle(seconds=20.0):
+    """Let the module's timers run until none is left, so that everything that was put off has been done."""
+    import qt
+
+    end = time.monotonic() + seconds
+    while True:
+        qt.application.processEvents()
+        if not qt.active_timers():
+            return
+        assert time.monotonic() < end, f"timers that do not end: {qt.active_timers()}"
+        time.sleep(0.005)
+
+
 def tick(seconds=0.0):
     """Let timers run: the panel's are 30 and 40 ms."""
     import qt

@@ -85,6 +85,38 @@ QtCore.QObject.className = lambda self: self.metaObject().className()
 QtWidgets.QLayout.__bool__ = lambda self: self.count() > 0
 
 
+class _Emitter:
+    """One signal of one object."""
+
+    def __init__(self):
+        self._slots = []
+
+    def connect(self, slot):
+        self._slots.append(slot)
+
+    def disconnect(self, slot):
+        self._slots.remove(slot)
+
+    def emit(self, *arguments):
+        for slot in list(self._slots):
+            slot(*arguments)
+
+
+class HostSignal:
+    """A signal of a stand-in, in plain Python: PySide 6.12 loses a reference to every bool that it emits, which ends in a crash."""
+
+    def __init__(self, *_types):
+        self._key = ""
+
+    def __set_name__(self, _owner, name):
+        self._key = "_host_signal_" + name
+
+    def __get__(self, instance, _owner=None):
+        if instance is None:
+            return self
+        return instance.__dict__.setdefault(self._key, _Emitter())
+
+
 # ---- connect("signal(types)", slot) ------------------------------------------------------------------------------------
 def _check_signal(obj, signal):
     if not re.fullmatch(r"\w+\(.*\)", signal):

@@ -15,7 +15,7 @@ import shiboken6
 import slicer
 import slicer.util
 import vtk
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Property
 from PySide6.QtUiTools import QUiLoader
 
 import ctk
@@ -28,7 +28,7 @@ class qMRMLWidget(qt.PythonQtObject, qt.QtWidgets.QWidget):
     """Passes its scene on along the connections of the .ui file."""
 
     HOST_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
-    mrmlSceneChanged = Signal(object)
+    mrmlSceneChanged = qt.HostSignal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -65,8 +65,8 @@ class qMRMLNodeComboBox(qt.PythonQtObject, qt.QtWidgets.QWidget):
     """Chooses a node of the scene; chooses the first one by itself when *None* is not allowed."""
 
     HOST_SIGNALS = {"currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged", "currentNodeChanged(bool)": "currentNodeSet"}
-    currentNodeChanged = Signal(object)
-    currentNodeSet = Signal(bool)
+    currentNodeChanged = qt.HostSignal(object)
+    currentNodeSet = qt.HostSignal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -150,7 +150,7 @@ class qSlicerMarkupsPlaceWidget(qt.PythonQtObject, qt.QtWidgets.QWidget):
     """The place button: in Slicer a click in a view then adds a point; tests add it to the node themselves."""
 
     HOST_SIGNALS = {"activeMarkupsPlaceModeChanged(bool)": "activeMarkupsPlaceModeChanged"}
-    activeMarkupsPlaceModeChanged = Signal(bool)
+    activeMarkupsPlaceModeChanged = qt.HostSignal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -254,7 +254,7 @@ class _LayoutManager:
 
 class _ModuleManager(qt.PythonQtObject, qt.QtCore.QObject):
     HOST_SIGNALS = {"moduleAboutToBeUnloaded(QString)": "moduleAboutToBeUnloaded"}
-    moduleAboutToBeUnloaded = Signal(str)
+    moduleAboutToBeUnloaded = qt.HostSignal(str)
 
 
 class Application(qt.PythonQtObject, qt.QtCore.QObject):
@@ -262,7 +262,7 @@ class Application(qt.PythonQtObject, qt.QtCore.QObject):
 
     host_messages = property(lambda self: self._host_messages, lambda self, v: setattr(self, "_host_messages", v))
     HOST_SIGNALS = {"startupCompleted()": "startupCompleted"}
-    startupCompleted = Signal()
+    startupCompleted = qt.HostSignal()
 
     def __init__(self, layout_manager=None, app_logic=None):
         super().__init__()
