@@ -29,10 +29,13 @@ class Mark:
     points_mm: np.ndarray
     color: tuple[int, int, int, int]
     text: str = ""
+    text_mm: tuple[float, float] | None = None
 
     @property
     def label_mm(self) -> np.ndarray:
-        """Where the text is written (2,): at the first point, on a ring up to the right."""
+        """Where the text is written (2,): at ``text_mm``, else at the first point, on a ring up to the right."""
+        if self.text_mm is not None:
+            return np.array(self.text_mm, float)
         return self.points_mm[0 if len(self.points_mm) < 5 else len(self.points_mm) // 8]
 
 
@@ -92,7 +95,8 @@ def bulls_eye(
         left = (trajectory.target_lps_mm - tip_lps_mm) @ into / (axis @ into)
         aim = frame @ (np.asarray(tip_lps_mm, float) + left * axis - trajectory.target_lps_mm)
         marks.append(Mark("aim", np.array([offset, aim]), ORANGE))
-        marks.append(Mark("aim", aim + _circle(0.25), ORANGE, "aim"))
+        # beside the tip's own text it would not be read
+        marks.append(Mark("aim", aim + _circle(0.25), ORANGE, "aim" if np.hypot(*(aim - offset)) > 1.5 else ""))
     if covariance_mm2 is not None:
         values, vectors = np.linalg.eigh(frame @ np.asarray(covariance_mm2, float) @ frame.T)
         marks.append(Mark("error", offset + (_circle(1.0) * CHI_95_2 * np.sqrt(np.clip(values, 0, None))) @ vectors.T, REDDISH_PURPLE))
@@ -115,10 +119,10 @@ class Progress:
 def progress(trajectory: Trajectory, tip_lps_mm: np.ndarray | None = None, tolerance_mm: float | None = None) -> Progress:
     """The progress view of a path with the achieved tip (3,), volume LPS."""
     length = trajectory.length_mm
-    marks = [Mark("path", np.array([[0.0, 0], [length, 0]]), SKY_BLUE), Mark("entry", np.array([[0.0, -2.0], [0.0, 2.0]]), SKY_BLUE, "entry")]
+    marks = [Mark("path", np.array([[0.0, 0], [length, 0]]), SKY_BLUE), Mark("entry", np.array([[0.0, -2.0], [0.0, 2.0]]), SKY_BLUE, "entry", (0.0, 3.0))]
     for left in np.arange(10.0, length + 1e-9, 10.0):  # counted from the target, like the overlay's ticks
-        marks.append(Mark("tick", np.array([[length - left, -1.0], [length - left, 1.0]]), SKY_BLUE, f"{left:.0f}" if left % 20 == 0 else ""))
-    marks.append(Mark("target", np.array([[length, -3.0], [length, 3.0]]), YELLOW, "target"))
+        marks.append(Mark("tick", np.array([[length - left, -1.0], [length - left, 1.0]]), SKY_BLUE, f"{left:.0f}" if left % 20 == 0 else "", (length - left, -4.5)))
+    marks.append(Mark("target", np.array([[length, -3.0], [length, 3.0]]), YELLOW, "target", (length, 4.0)))
     if tolerance_mm is not None:
         marks.append(Mark("tolerance", np.array([length, 0.0]) + _circle(tolerance_mm), YELLOW))
     if tip_lps_mm is None:
@@ -127,9 +131,9 @@ def progress(trajectory: Trajectory, tip_lps_mm: np.ndarray | None = None, toler
     depth = float(offset @ trajectory.axis)
     lateral = float(np.linalg.norm(offset - depth * trajectory.axis))
     left = length - depth
-    marks += [Mark("tip", np.array([depth, lateral]) + _circle(0.8), ORANGE)]
-    marks += [Mark("shaft", np.array([[min(0.0, depth), lateral], [depth, lateral]]), ORANGE)]
     text = f"{left:.1f} mm to the target" if left >= 0.05 else "at the target's depth" if left > -0.05 else f"{-left:.1f} mm past the target"
+    marks.append(Mark("tip", np.array([depth, lateral]) + _circle(0.8), ORANGE, text, (depth, lateral + 2.5)))
+    marks.append(Mark("shaft", np.array([[min(0.0, depth), lateral], [depth, lateral]]), ORANGE))
     return Progress(tuple(marks), depth, left, text)
 
 

@@ -19,8 +19,9 @@ from .overlay_nodes import STALE_RGBA, Colors, Labels, Lines
 from .xray_view import slice_nodes
 
 BULLSEYE, PROGRESS = "BullsEye", "Progress"
-BULLSEYE_MM = 24.0
-"""Field of view of the bull's-eye: its rings fill half of it, and a needle 10 mm off is still in it."""
+BULLSEYE_MM = 18.0
+"""Field of view of the bull's-eye, in which the rings lie; it grows when the needle lies farther off."""
+MOST_MM = 100.0
 PROGRESS_MARGIN_MM = 12.0
 
 
@@ -37,7 +38,7 @@ class GuideViews:
 
     def __init__(self, host: Host, trajectory: Trajectory, volume: Any, pose: np.ndarray, tolerance_mm: float | None = None) -> None:
         self.host, self.trajectory, self.pose, self.tolerance_mm = host, trajectory, np.asarray(pose, float), tolerance_mm
-        self.stale = False
+        self.stale, self._shown_mm = False, BULLSEYE_MM
         colors = Colors(host)
         self._slices, self._lines, self._labels = {}, {}, {}
         self._colors, self._drawn = colors, ()
@@ -59,6 +60,10 @@ class GuideViews:
         eye = bulls_eye(self.trajectory, tip_lps_mm, axis_lps, covariance_mm2, self.tolerance_mm)
         way = progress(self.trajectory, tip_lps_mm, self.tolerance_mm)
         target, entry = self.trajectory.target_lps_mm, self.trajectory.entry_lps_mm
+        needed = 2.6 * max(eye.lateral_mm or 0.0, min(eye.aim_mm or 0.0, MOST_MM / 2.6))
+        if needed > self._shown_mm:
+            self._shown_mm = min(needed, MOST_MM)
+            self._fit()
         self._place(BULLSEYE, target, eye.right_lps, eye.up_lps, eye.into_lps)
         self._draw(BULLSEYE, eye.marks, target, eye.right_lps, eye.up_lps)
         side = self._side(eye, tip_lps_mm)
@@ -80,7 +85,7 @@ class GuideViews:
 
     def _fit(self) -> None:
         """Fields of view: rings in the bull's-eye, the whole path in the progress view, whatever the windows' shapes."""
-        for name, size in ((BULLSEYE, BULLSEYE_MM), (PROGRESS, self.trajectory.length_mm + 2 * PROGRESS_MARGIN_MM)):
+        for name, size in ((BULLSEYE, self._shown_mm), (PROGRESS, self.trajectory.length_mm + 2 * PROGRESS_MARGIN_MM)):
             node = self._slices[name]
             width, height, depth = node.GetFieldOfView()
             ratio = height / width if width > 0 and height > 0 else 1.0

@@ -16,6 +16,7 @@ from .host import Host
 from .nodes import obtain, remove
 from .xray_view import pixels_to_ras, slice_nodes, view_name
 
+RIM_RGBA, RIM_WIDTH = (0, 0, 0, 255), 4
 STALE_RGBA = (150, 150, 150, 255)
 """Stale overlays turn grey: opacity would still look alive (SLICER_FACTS 3.1)."""
 TOP_MARGIN = 0.03
@@ -30,10 +31,12 @@ def _runs(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[a:b] for a, b in zip(edges[::2], edges[1::2]) if b - a > 1]
 
 
-def _label_pixel(pixels: np.ndarray) -> np.ndarray | None:
-    """Where a shape's text is written: its first point that is a number."""
+def _label_pixel(pixels: np.ndarray, role: str = "") -> np.ndarray | None:
+    """Where a shape's text is written: its first point that is a number; at a target its outermost, so that the mark stays free."""
     pixels = np.asarray(pixels, float).reshape(-1, 2)
     good = pixels[np.isfinite(pixels).all(axis=1)]
+    if role == "target" and len(good):
+        return good[np.argmax(good[:, 0])]
     return good[0] if len(good) else None
 
 
@@ -187,17 +190,19 @@ class XrayOverlay:
         self.host, self.view, self.index = host, view, index
         self._slice_id = slice_nodes(host, view_name(index))[0].GetID()
         self._lines: dict[int, Lines] = {}
-        self._shapes: list[Any] = []
-        self.stale = False
-        self._colors = Colors(host)
-        self._texts = Labels(host, "overlay-labels", str(index), f"{view_name(index)} labels", self._slice_id)
         # line models of an earlier overlay of this view (another session's, loaded) would never be updated again
         remove(host, "overlay", lambda key: not key.startswith(f"{index}/"))
+        self._colors = Colors(host)
+        # made first, so that it lies below: bright lines have to be seen on a bright picture as well
+        self._rim = Lines(host, "overlay", f"{index}/rim", f"{view_name(index)} overlay rim", RIM_WIDTH, self._slice_id, self._colors)
+        self._shapes: list[Any] = []
+        self.stale = False
+        self._texts = Labels(host, "overlay-labels", str(index), f"{view_name(index)} labels", self._slice_id)
 
     @property
     def nodes(self) -> list[Any]:
-        """The model nodes, thinnest first, and the label node."""
-        return [self._lines[w].node for w in sorted(self._lines)] + [self.labels]
+        """The model nodes (the dark rim, then thinnest first) and the label node."""
+        return [self._rim.node] + [self._lines[w].node for w in sorted(self._lines)] + [self.labels]
 
     @property
     def labels(self) -> Any:
@@ -219,6 +224,9 @@ class XrayOverlay:
                 name = f"{view_name(self.index)} overlay {width}"
                 self._lines[width] = Lines(self.host, "overlay", f"{self.index}/{width}", name, width, self._slice_id, self._colors)
             self._lines[width].update(self._ras([run for run, _ in lines]), [0 if self.stale else self._colors.index(color) for _, color in lines])
+        black = self._colors.index(RIM_RGBA)
+        runs = [run for shape in self._shapes if shape.role != "hidden" for run in _runs(shape.pixels)]
+        self._rim.update(self._ras(runs), [black] * len(runs))
         self._update_labels()
 
     def set_stale(self, stale: bool) -> None:
@@ -241,7 +249,7 @@ class XrayOverlay:
         return np.split(points, np.cumsum([len(run) for run in runs])[:-1])
 
     def _update_labels(self) -> None:
-        places = [(_label_pixel(s.pixels), s.text) for s in self._shapes if s.text]
+        places = [(_label_pixel(s.pixels, s.role), s.text) for s in self._shapes if s.text]
         # Slicer writes a label above its point: points at the upper border move down so that their text is not cut.
         highest = TOP_MARGIN * self.view.rows
         places = [((pixel[0], max(pixel[1], highest)), text) for pixel, text in places if pixel is not None]

@@ -90,3 +90,75 @@ def test_live_view_overwrites_in_place_and_greys_when_the_stream_dies() -> None:
     assert live.overlay.stale
     live.close()
     assert session.closed
+
+
+def line_colors(live: LiveView) -> list[tuple[int, ...]]:
+    """The colour-table entries of every line that the overlay shows (not its dark rim)."""
+    import slicer
+
+    result = []
+    for node in live.overlay.nodes[1:-1]:
+        table = slicer.mrmlScene.GetNodeByID(node.GetDisplayNode().GetColorNodeID())
+        cells = node.GetPolyData().GetCellData().GetArray("color")
+        for k in range(cells.GetNumberOfTuples()):
+            color = [0.0] * 4
+            table.GetColor(int(cells.GetValue(k)), color)
+            result.append(tuple(round(255 * c) for c in color[:3]))
+    return result
+
+
+CAUSES = {
+    "new patient": lambda s: s.state.patient_changed(), "volume edited": lambda s: s.state.volume_edited(),
+    "C-arm moved": lambda s: s.state.carm_moved(), "stream died": lambda s: setattr(s, "now", s.now + 1.5),
+    "fluoroscopy resumed": lambda s: (s.state.fluoroscopy_off(), s.state.frame_arrived(s.now)),
+    "registration failed": lambda s: s.state.registration_done("fail"), "target moved": lambda s: s.state.frame_checked("moved"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_overlay_nodes_lose_their_colours_within_one_tick(cause: str) -> None:
+    host = start()
+    pixels = np.zeros((64, 80), np.float32)
+    session = Session()
+    live = LiveView(host, session, build_xray(host, XrayImage(pixels, np.ones(pixels.shape, bool), VIEW), 0), 0)
+    live.show(pixels)
+    assert (86, 180, 233) in line_colors(live)  # the planned needle, sky blue
+    CAUSES[cause](session)
+    assert live.tick() not in ("ok", "hold")
+    assert set(line_colors(live)) == {(150, 150, 150)}
+    shade = live.overlay.labels.GetDisplayNode().GetSelectedColor()
+    assert max(shade) < 0.7
+    live.close()
+    assert line_colors(live) == []
+
+
+def test_a_last_image_hold_keeps_its_colours_and_tells_its_age() -> None:
+    host = start()
+    pixels = np.zeros((64, 80), np.float32)
+    session = Session()
+    live = LiveView(host, session, build_xray(host, XrayImage(pixels, np.ones(pixels.shape, bool), VIEW), 0), 0)
+    live.show(pixels)
+    session.state.fluoroscopy_off()
+    session.now = 40.0
+    assert live.tick() == "hold"
+    assert (86, 180, 233) in line_colors(live)
+    labels = live.overlay.labels
+    assert any("40 s old" in labels.GetNthControlPointLabel(k) for k in range(labels.GetNumberOfControlPoints()))
+
+
+def test_guide_views_show_texts_and_no_colour_of_an_earlier_needle() -> None:
+    host = start()
+    views = GuideViews(host, PATH, None, np.eye(4), 3.0)
+    views.update(np.array([11.0, 20.0, 5.0]), np.array([0.0, -1.0, 0.0]))
+    lines, labels = views._lines[BULLSEYE].node, views._labels[BULLSEYE].node
+    texts = {labels.GetNthControlPointLabel(k) for k in range(labels.GetNumberOfControlPoints())}
+    assert {"1 mm", "2 mm", "5 mm", "1.0 mm", "R", "L", "H", "F"} <= texts
+    count = lines.GetPolyData().GetNumberOfCells()
+    views.update(np.array([17.0, 20.0, 5.0]), np.array([0.0, -1.0, 0.0]))  # out of tolerance: red instead of green, not as well
+    assert lines.GetPolyData().GetNumberOfCells() == count
+    assert slice_nodes(host, BULLSEYE)[0].GetFieldOfView()[0] == pytest.approx(18.2, abs=0.1)  # 7 mm off: 2.6 * 7 wide
+    views.set_stale(True)
+    cells = lines.GetPolyData().GetCellData().GetArray("color")
+    assert {int(cells.GetValue(k)) for k in range(cells.GetNumberOfTuples())} == {0}
+    views.clear()
+    assert lines.GetPolyData().GetNumberOfCells() == 0
