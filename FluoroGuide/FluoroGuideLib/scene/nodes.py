@@ -7,9 +7,10 @@ which Slicer keeps valid through save and load.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,39 @@ ROLE = PREFIX + "role"
 KEY = PREFIX + "key"
 
 
+_looked_up: list[dict[str, list[Any]]] = []
+"""While something is only looked at (:func:`looking`): role -> nodes, found in one pass; empty until then."""
+
+
+@contextlib.contextmanager
+def looking(host: Host) -> Iterator[None]:
+    """For code that reads much and changes nothing: the scene's nodes are gone through once instead of for every question."""
+    _looked_up.append({})
+    try:
+        yield
+    finally:
+        _looked_up.pop()
+
+
+def _look_again() -> None:
+    for n in range(len(_looked_up)):
+        _looked_up[n] = {}
+
+
+def _by_role(host: Host) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for node in host.scene.GetNodes():
+        found.setdefault(node.GetAttribute(ROLE) or "", []).append(node)
+    return found
+
+
 def find_all(host: Host, role: str) -> list[Any]:
     """Nodes with a role, in the order they were made."""
-    scene = host.scene
-    nodes = (scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes()))
-    return [node for node in nodes if node.GetAttribute(ROLE) == role]
+    if not _looked_up:
+        return [node for node in host.scene.GetNodes() if node.GetAttribute(ROLE) == role]
+    if not _looked_up[-1]:
+        _looked_up[-1] = _by_role(host)
+    return list(_looked_up[-1].get(role, ()))
 
 
 def find(host: Host, role: str, key: str = "") -> Any | None:
@@ -44,6 +73,7 @@ def obtain(host: Host, class_name: str, role: str, name: str, key: str = "") -> 
         node = host.scene.AddNewNodeByClass(class_name, name)
         node.SetAttribute(ROLE, role)
         node.SetAttribute(KEY, key)
+        _look_again()
     if node.GetName() != name:
         node.SetName(name)
     return node
@@ -59,6 +89,7 @@ def remove(host: Host, role: str, keep: Callable[[str], bool] | None = None) -> 
             host.scene.RemoveNode(node)
             for other in filter(None, extra):
                 host.scene.RemoveNode(other)
+    _look_again()
 
 
 def set_reference(owner: Any, role: str, nodes: list[Any]) -> None:

@@ -28,6 +28,8 @@ _ = translator(__name__)
 TRAJECTORY = "FluoroGuide.trajectory"
 NOT_TOLD = "not told"
 UNDO_STEPS = 30
+ON_DETECTOR_MM = 0.1
+"""A point so near to a detector's plane was clicked in that X-ray's view."""
 
 
 class Planner:
@@ -202,6 +204,21 @@ class Planner:
         """Name -> point (3,), volume LPS mm, of everything whose error matters in the scene's plan."""
         plan = self.current
         return {} if plan is None else plan.target_points()
+
+    def refuse_points_on_xrays(self, node: Any, xrays: Sequence[Any]) -> None:
+        """A click in an X-ray view gives a point on the detector, not in the patient: take such points away and say so.
+
+        Raises
+        ------
+        FluoroGuideError
+            There were such points.
+        """
+        views = [self._session.xrays.image(x).view for x in xrays if x is not None and self._session.xrays.has_geometry(x)]
+        for i in reversed(range(node.GetNumberOfControlPoints())):
+            point = lps_from_ras(np.array(node.GetNthControlPointPositionWorld(i), float))
+            if any(abs((point - view.detector_center_mm) @ view.beam) < ON_DETECTOR_MM for view in views):
+                node.RemoveNthControlPoint(i)
+                raise FluoroGuideError("That point lies on an X-ray, not in the patient", node.GetName(), "Place it in a view of the volume")
 
     # ---- one line ---------------------------------------------------------------------------------------------------
     def line_path(self, volume: Any, line: Any) -> Trajectory:

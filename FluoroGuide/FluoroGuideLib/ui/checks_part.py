@@ -82,10 +82,10 @@ class ChecksPart(Section):
         blocked = box.blockSignals(True)
         box.clear()
         for text in items:
-            item = qt.QListWidgetItem(text)
+            box.addItem(text)
+            item = box.item(box.count - 1)
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if text in ticked else qt.Qt.Unchecked)
-            box.addItem(item)
         box.setWordWrap(True)
         box.setFixedHeight(sum(box.sizeHintForRow(n) for n in range(box.count)) + 8)
         box.setVisible(bool(items))

@@ -97,6 +97,9 @@ class NeedlePart(Section):
     def _store(self) -> None:
         if self.choices is None:
             return
+        for node in (self.choices.planLine, find(self.session.host, "targets")):
+            if node is not None and not self.session.planner.locked:
+                self.session.planner.refuse_points_on_xrays(node, self.panel.xrays())
         extra = self.session.identity.plan_extra(self.choices.volume) if self.choices.volume is not None else {}
         plan = self.session.planner.store(self.choices, **extra)
         if plan is not None:

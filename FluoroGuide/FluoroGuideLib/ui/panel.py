@@ -8,6 +8,7 @@ import qt
 
 from .. import RESEARCH_NOTICE
 from ..scene import workflow
+from ..scene.nodes import looking
 from ..scene.session import CaseSession
 from .guide_section import GuideSection
 from .mode import SectionMode
@@ -185,8 +186,9 @@ class Panel:
 
     def refresh(self) -> None:
         """Bring every section up to date."""
-        self._states = workflow.states(workflow.gather(self.session, self.choices, self.register.running))
-        for section in self.sections:
-            section.refresh()
-            section.show_status()
+        with looking(self.session.host):
+            self._states = workflow.states(workflow.gather(self.session, self.choices, self.register.running))
+            for section in self.sections:
+                section.refresh()
+                section.show_status()
         self._show_status()

@@ -37,20 +37,21 @@ def sketch(primary_deg: float, secondary_deg: float, prone: bool, palette: objec
 
 def _half(painter: object, ink: object, top: int, x: float, y: float, wide: int, high: int, text: str) -> None:
     """One drawing: table, body, beam from the tube's dot to the detector's bar in direction (x, y)."""
+    beam = qt.QColor(0, 114, 178)
     cx, cy = SIZE_PX[0] / 2, top + HALF_PX / 2 - 2
-    painter.setPen(qt.QPen(ink, 2))
+    painter.setPen(qt.QPen(qt.QBrush(ink), 2))
     painter.drawLine(qt.QPointF(cx - 46, cy + high + 3), qt.QPointF(cx + 46, cy + high + 3))
-    painter.setPen(qt.QPen(ink, 1))
+    painter.setPen(qt.QPen(qt.QBrush(ink), 1))
     painter.setBrush(qt.QBrush(qt.QColor(231, 196, 160)))
     painter.drawEllipse(qt.QRectF(cx - wide, cy - high, 2 * wide, 2 * high))
-    painter.setPen(qt.QPen(qt.QColor(0, 114, 178), 2, qt.Qt.DashLine))
+    painter.setPen(qt.QPen(qt.QBrush(beam), 2, qt.Qt.DashLine))
     painter.drawLine(qt.QPointF(cx - x * REACH_PX, cy - y * REACH_PX), qt.QPointF(cx + x * REACH_PX, cy + y * REACH_PX))
-    painter.setPen(qt.QPen(qt.QColor(0, 114, 178), 5))
+    painter.setPen(qt.QPen(qt.QBrush(beam), 5))
     across = 14
     painter.drawLine(qt.QPointF(cx + x * REACH_PX - y * across, cy + y * REACH_PX + x * across),
                      qt.QPointF(cx + x * REACH_PX + y * across, cy + y * REACH_PX - x * across))
     painter.setBrush(qt.QBrush(qt.QColor(213, 94, 0)))
-    painter.setPen(qt.QPen(qt.QColor(213, 94, 0), 1))
+    painter.setPen(qt.QPen(qt.QBrush(qt.QColor(213, 94, 0)), 1))
     painter.drawEllipse(qt.QPointF(cx - x * REACH_PX, cy - y * REACH_PX), 4.0, 4.0)
-    painter.setPen(qt.QPen(ink, 1))
+    painter.setPen(qt.QPen(qt.QBrush(ink), 1))
     painter.drawText(qt.QPointF(2, top + 12), text)

@@ -321,6 +321,10 @@ def install(scene, *, main_window=False, app_logic=None):
         **{f"{kind}Display": (lambda text, *a, kind=kind, **k: messages.append((kind, text))) for kind in ("error", "warning", "info")},
     }
     parts = {"app": app, "mrmlScene": scene, **MRML_WIDGETS}
+    # slicer-core's wheel star-imports slicer.util into slicer; in the application slicer.arrayFromVolume does not exist.
+    starred = {n: v for n, v in vars(slicer).items() if callable(v) and not isinstance(v, type) and vars(slicer.util).get(n) is v}
+    for name in starred:
+        delattr(slicer, name)
     before = [(owner, name, vars(owner).get(name)) for owner, names in ((slicer.util, util), (slicer, parts)) for name in names]
     for owner, values in ((slicer.util, util), (slicer, parts)):
         for name, value in values.items():
@@ -329,6 +333,8 @@ def install(scene, *, main_window=False, app_logic=None):
     def undo():
         for owner, name, value in before:
             delattr(owner, name) if value is None else setattr(owner, name, value)
+        for name, value in starred.items():
+            setattr(slicer, name, value)
 
     return app, messages, undo
 

@@ -235,6 +235,68 @@ def test_without_a_main_window_there_is_no_layout_manager(app):
     assert slicer.util.mainWindow() is None
 
 
+def test_functions_of_slicer_util_are_not_in_slicer_itself(app):
+    import slicer
+
+    for name in ("arrayFromVolume", "getNode", "updateVolumeFromArray", "loadVolume"):
+        assert not hasattr(slicer, name), f"slicer.{name} fails in the application"
+    assert slicer.util.arrayFromVolume
+
+
+def test_a_connection_to_a_slot_of_another_widget(app):
+    import slicer
+
+    first, second = slicer.qMRMLWidget(), slicer.qMRMLWidget()
+    assert first.connect("mrmlSceneChanged(vtkMRMLScene*)", second, "setMRMLScene(vtkMRMLScene*)")
+    first.setMRMLScene(slicer.mrmlScene)
+    assert second.mrmlScene() is slicer.mrmlScene
+    first.setMRMLScene(None)
+
+
+def test_what_is_hidden_in_a_folded_section_stays_hidden_when_it_opens(app):
+    """In CTK a folded button hides its children and shows them again; a page between keeps each widget's own state."""
+    import ctk
+
+    import qt
+
+    button = ctk.ctkCollapsibleButton()
+    layout = qt.QVBoxLayout(button)
+    page = qt.QWidget()
+    layout.addWidget(page)
+    inner = qt.QVBoxLayout(page)
+    label = qt.QLabel("hidden")
+    inner.addWidget(label)
+    label.setVisible(False)
+    button.show()
+    button.collapsed = True
+    assert not page.visible
+    button.collapsed = False
+    assert page.visible
+    assert not label.visible
+
+
+def test_settings_come_back_as_text(app):
+    import qt
+
+    qt.QSettings().setValue("FluoroGuide/x", True)
+    assert qt.QSettings().value("FluoroGuide/x") == "true"
+    qt.QSettings().remove("FluoroGuide/x")
+    assert qt.QSettings().value("FluoroGuide/x", "default") == "default"
+
+
+def test_emitting_flags_many_times_loses_no_reference(app):
+    """PySide's own signals lose one to each bool: after some thousand refreshes the interpreter would crash."""
+    import sys
+
+    import ctk
+
+    button = ctk.ctkCollapsibleButton()
+    before = sys.getrefcount(True)
+    for _ in range(500):
+        button.collapsed = not button.collapsed
+    assert abs(sys.getrefcount(True) - before) < 100
+
+
 def test_run_test_takes_every_name_with_test_in_it(app):
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 

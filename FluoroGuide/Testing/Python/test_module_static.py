@@ -145,7 +145,26 @@ def test_nothing_that_works_only_on_the_stand_ins(path):
         r"qt\.(Signal|Slot|Property|QVariant)\b": "absent in PythonQt", r"\.singleShot\s*=": "use setSingleShot",
         r"if \w*[lL]ayout(\(\))?:": "an empty layout is False",
         r"\bslicer\.(arrayFrom|updateVolume|getNode|loadVolume)": "these are in slicer.util", r"\.setRange\(": "ctkSliderWidget has none",
-        r"setSliceViewerLayers|resetSliceViews|RotateToVolumePlane": "would turn the X-ray views",
+        r"setSliceViewerLayers|resetSliceViews|RotateToVolumePlane|JumpSlicesToLocation|JumpAllSlices|PropagateVolumeSelection":
+            "would turn the X-ray views",
+        r"threading|concurrent\.futures": "worker threads starve in Slicer, and none may touch MRML", r"processEvents": "the window must not wait",
+        r"functools\.partial": "connect a function or a lambda", r"\bexec_?\(\)": "no dialog of our own that blocks",
+        r"\.singleShot\(": "a timer that cannot be stopped", r"\.deleteLater\(": "setParent(None), drop the reference",
+    }.items():
+        assert not re.search(pattern, text), f"{path.name}: {why}"
+
+
+SCENE_CODE = sorted((MODULE / "FluoroGuideLib" / "scene").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCENE_CODE, ids=lambda p: p.name)
+def test_the_scene_code_keeps_to_what_was_seen_in_the_application(path):
+    text = path.read_text()
+    for pattern, why in {
+        r"setSliceViewerLayers|resetSliceViews|RotateToVolumePlane\(|JumpSlicesToLocation|JumpAllSlices": "would turn the X-ray views",
+        r"MarkupsCurveNode": "50 times slower than a model", r"threading": "MRML belongs to the main thread",
+        r"\bslicer\.(arrayFrom|updateVolume|getNode|loadVolume)": "these are in slicer.util", r"SliceDisplayDistanceEncoded": "ignores the colours",
+        r"cornerAnnotation": "Data Probe wipes it", r"from qt |import qt\b|import ctk": "no Qt here",
     }.items():
         assert not re.search(pattern, text), f"{path.name}: {why}"
 
