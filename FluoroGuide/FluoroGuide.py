@@ -206,14 +206,35 @@ class FluoroGuideLogic(ScriptedLoadableModuleLogic):
 
 
 class FluoroGuideTest(ScriptedLoadableModuleTest):
-    """The whole workflow on the phantom, through the logic."""
+    """The whole workflow on the phantom, through the logic and through the widget."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        self.setUp()
-        self.test_PlanRegisterGuideRecord()
+        for step in (self.test_PlanRegisterGuideRecord, self.test_WorkflowThroughTheWidget):
+            self.setUp()
+            step()
+
+    def test_WorkflowThroughTheWidget(self):
+        """Register, cancel, go back, guide, record: buttons clicked in a widget of its own."""
+        import tempfile
+
+        import qt
+        from FluoroGuideLib.ui.self_test import Workflow
+
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        parent.setMRMLScene(slicer.mrmlScene)
+        widget = FluoroGuideWidget(parent)
+        widget.setup()
+        widget.enter()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                Workflow(widget, widget.logic.loadSampleCase(), folder, slicer.app.processEvents).run(self.delayDisplay)
+        finally:
+            widget.exit()
+            widget.cleanup()
 
     def test_PlanRegisterGuideRecord(self):
         """Plan, X-rays, registration, overlay, needle, record: each against the known truth."""
@@ -223,7 +244,8 @@ class FluoroGuideTest(ScriptedLoadableModuleTest):
 
         from FluoroGuideLib.geometry.rigid import apply
 
-        logic = FluoroGuideLogic()
+        logic, journals = FluoroGuideLogic(), tempfile.TemporaryDirectory()
+        logic.session.recorder.folder = journals.name  # not among the user's own
         try:
             self.delayDisplay("Making the phantom")
             loaded = logic.loadSampleCase()
@@ -242,4 +264,5 @@ class FluoroGuideTest(ScriptedLoadableModuleTest):
                 self.assertTrue(os.path.getsize(logic.saveRecord(os.path.join(folder, "record.json"))) > 0)
         finally:
             logic.session.close()
+            journals.cleanup()
         self.delayDisplay("FluoroGuide: passed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +148,8 @@ class RecordSection(Section):
     def _report(self) -> None:
         path = self.panel.dialogs.save_file(_("Write the report"), "report.html", _("Page (*.html)"))
         if path:
-            self._saved = str(self.session.recorder.report(path, self._identifiers))
+            with waiting():
+                self._saved = str(self.session.recorder.report(path, self._identifiers))
             self._written(path, not self._identifiers)
             self.panel.dialogs.open_page(self._saved)
 
@@ -162,14 +165,16 @@ class RecordSection(Section):
     def _export_all(self) -> None:
         folder = self.panel.dialogs.open_folder(_("Export into a folder"))
         if folder:
-            files = self.session.recorder.export(folder, ("json", "csv", "html", "dicom"), self._identifiers)
+            with waiting():
+                files = self.session.recorder.export(folder, ("json", "csv", "html", "dicom"), self._identifiers)
             said = _("{count} files.").format(count=len(files))
             self.panel.tell("pass", _("Written."), f"{said} {_('Without identifiers.') if not self._identifiers else ''}".strip())
 
     def _save_scene(self, private: bool) -> None:
         path = self.panel.dialogs.save_file(_("Save the scene"), "case.mrb", _("Slicer scene (*.mrb)"))
         if path:
-            saved = self.session.recorder.save_scene(path, private)
+            with waiting():
+                saved = self.session.recorder.save_scene(path, private)
             self._saved = self._saved if private else str(saved)
             self._written(path, private)
 
@@ -178,3 +183,13 @@ class RecordSection(Section):
         """Nothing goes on; what is not on disk stays in memory and is written when the journal is let go of."""
         self._retry.stop()
         self._saved = None
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """A waiting cursor for what takes a second or two."""
+    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()

@@ -57,3 +57,4 @@ def test_dose_report_goes_into_the_record(widget, data_dir):
     widget.ui.fgDoseButton.click()
     assert "Dose area product" in widget.ui.fgDoseResult.text
     assert widget.ui.fgExportButton.enabled
+
