@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pose", type=Path, metavar="TFM", help="registration: gives the needle in the volume's frame")
     parser.add_argument("--plan", type=Path, metavar="JSON", help="plan to compare with (needs --pose)")
     parser.add_argument("--trajectory", metavar="NAME", help="trajectory of the plan (default: the first)")
+    parser.add_argument("--gauge", type=float, metavar="G", help="of the needle (default: the plan's; without one 18-25 G are looked for)")
     common.add_output(parser)
 
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         shafts = _points(arguments.shaft, arguments.xray, "--shaft")
         sigma: object = arguments.sigma
     else:
-        found = find_in_views(images, pose, None if plan is None else plan.trajectory(arguments.trajectory))
+        found = find_in_views(images, pose, None if plan is None else plan.trajectory(arguments.trajectory), arguments.gauge)
         if len(images) == 1:
             return _one_view(arguments, images[0], found[0], pose, plan)
         tips, shafts = np.array([f.tip_px for f in found]), np.array([f.shaft_px for f in found])
@@ -56,8 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_in_views(images: list, pose: np.ndarray | None, trajectory: object | None) -> list:
-    """The needle in each X-ray, near its plan where one is known.
+def find_in_views(images: list, pose: np.ndarray | None, trajectory: object | None, gauge: float | None = None) -> list:
+    """The needle in each X-ray, near its plan where one is known; ``gauge``: its plan's by default, else 18-25 G are looked for.
 
     Raises
     ------
@@ -66,14 +67,19 @@ def find_in_views(images: list, pose: np.ndarray | None, trajectory: object | No
     """
     from ..geometry.rigid import apply
     from ..guidance.needle import find_needle
+    from ..guidance.needle_model import width_of_gauge
 
+    gauge = gauge or (None if trajectory is None else trajectory.gauge)
+    width = width_of_gauge(gauge)
+    if gauge and width is None:
+        raise FluoroGuideError("The needle's diameter is not known", f"{gauge:g} gauge", "Use a gauge between 8 and 27, or leave it out")
     found = []
     for number, image in enumerate(images, 1):
         planned, middle = None, np.zeros(3)
         if pose is not None and trajectory is not None:
             ends = apply(pose, np.array([trajectory.entry_lps_mm, trajectory.target_lps_mm]))
             planned, middle = image.view.project(ends), ends[1]
-        finding = find_needle(image.pixels, image.mask, image.view.mm_per_pixel_at(middle), planned_px=planned)
+        finding = find_needle(image.pixels, image.mask, image.view.mm_per_pixel_at(middle), planned_px=planned, width_mm=width)
         if not finding.found:
             what = f"No needle was found in X-ray {number}: {finding.reason.rstrip('.')}"
             raise FluoroGuideError(what, image.source or None, "Mark it with --tip and --shaft, once per X-ray")

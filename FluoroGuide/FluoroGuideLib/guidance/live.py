@@ -12,11 +12,12 @@ from ..geometry.carm import CArmView
 from ..geometry.rigid import apply
 from ..imaging.xray import XrayImage
 from ..planning.plan import Plan
-from ..planning.safety import needle_radius_mm
 from ..registration.result import Registration
 from .live_overlay import LiveOverlay, OverlayContent, finding_shapes
 from .motion import MotionOptions, MotionReading, MotionWatch, view_change
 from .needle import NeedleFinding, find_needle, search_needle
+from .needle_candidates import field_mask
+from .needle_model import width_of_gauge
 from .overlay import greyed, orientation_shapes, status_shapes
 from .shapes import Shape
 from .single_view import OneView, one_view
@@ -92,9 +93,10 @@ class LiveGuide:
             setup.view, self.pose, setup.target_lps_mm, setup.bone_drr, setup.motion, setup.mask)
         self.trajectory = setup.plan.trajectory(setup.trajectory) if setup.plan.trajectories else None
         self.mm_per_px = setup.view.mm_per_pixel_at(apply(self.pose, setup.target_lps_mm))
+        self._field = None if setup.mask is None else field_mask(setup.mask)
         self._near: NeedleFinding | None = None
         self._search: Iterator[NeedleFinding | None] | None = None
-        self._width_mm = None if self.trajectory is None else 2 * needle_radius_mm(self.trajectory.gauge) or None
+        self._width_mm = None if self.trajectory is None else width_of_gauge(self.trajectory.gauge)
 
     def process(self, pixels: np.ndarray, number: int = 0, sent_at: float = 0.0) -> LiveResult:
         """One frame (rows, columns) as it came; ``sent_at`` in seconds of the caller's clock."""
@@ -137,7 +139,7 @@ class LiveGuide:
         planned = self._planned_px()
         if self._near is not None or self.setup.whole_search:
             found = find_needle(
-                image, self.setup.mask, self.mm_per_px, planned_px=planned, near=self._near, width_mm=self._width_mm,
+                image, self._field, self.mm_per_px, planned_px=planned, near=self._near, width_mm=self._width_mm,
                 candidates=SEARCH_LINES if self.setup.whole_search else 0,
             )
             self._near = found if found.found else None
@@ -145,7 +147,7 @@ class LiveGuide:
         if self._search is None:
             around = self.setup.view.project(apply(self.pose, self.setup.target_lps_mm))[0]
             self._search = search_needle(
-                image, self.setup.mask, self.mm_per_px, planned_px=planned, around_px=around, candidates=SEARCH_LINES, width_mm=self._width_mm)
+                image, self._field, self.mm_per_px, planned_px=planned, around_px=around, candidates=SEARCH_LINES, width_mm=self._width_mm)
         seen = next(self._search)
         if seen is None:
             return NeedleFinding(False, reason="Looking for the needle.")

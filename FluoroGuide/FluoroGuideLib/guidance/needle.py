@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from .align2d import shrink
-from .needle_candidates import CANDIDATES, PLAN_ANGLE_DEG, PLAN_REACH_MM, rough_lines
+from .needle_candidates import CANDIDATES, PLAN_ANGLE_DEG, PLAN_REACH_MM, field_mask, rough_lines
 from .needle_line import Segment, measure, straighten
 from .needle_model import THRESHOLD, USUAL_WIDTH_MM, confidence, side_confidence, vector
 from .needle_strip import Line
@@ -25,7 +25,7 @@ from .needle_strip import Line
 MIN_LENGTH_MM = 12.0
 CLICK_REACH_PX = 12.0
 FREE_BLUR_PX = 1.3
-THICK_PX = 5.0
+THICK_PX, USUAL_PX = 7.0, 4.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def find_needle(
     pixels
         (rows, columns), metal bright.
     mask
-        bool: pixels that show the patient.
+        bool: pixels that show the patient.  Masked metal is given back (:func:`.needle_candidates.field_mask`).
     mm_per_px
         Object-plane size of a pixel at the needle's depth (``view.mm_per_pixel_at``).
     planned_px
@@ -98,7 +98,7 @@ def find_needle(
     threshold
         Confidence from which a needle is claimed; the model's own by default.
     width_mm
-        Outer diameter when it is known (``2 * planning.safety.needle_radius_mm(gauge)``); needles of 18-25 G by default.
+        Outer diameter when it is known (``needle_model.width_of_gauge``); needles of 18-25 G by default.
         Thicker ones (8-16 G) are only found when it is given.
 
     Raises
@@ -106,7 +106,8 @@ def find_needle(
     FluoroGuideError
         Pictures that do not fit together, or a pixel size that is not positive.
     """
-    pixels, valid = _checked(pixels, mask, mm_per_px)
+    # only following: the caller's mask has been through it when the needle was searched
+    pixels, valid = _checked(pixels, field_mask(mask) if mask is not None and candidates else mask, mm_per_px)
     factor = _reduction(width_mm, mm_per_px)
     if factor > 1:
         return _in_reduced(factor, pixels, valid, mm_per_px, planned_px, free, near, threshold, candidates, width_mm)
@@ -127,7 +128,8 @@ def search_needle(
 ) -> Iterator[NeedleFinding | None]:
     """The search of :func:`find_needle` in steps of bounded work, for a live loop: yields None after each, and the finding at last.
 
-    ``around_px`` (2,): without a plan, only the 40 mm around this point are searched.
+    The mask is that of the field (:func:`.needle_candidates.field_mask`).  ``around_px`` (2,): without a plan, only the
+    40 mm around this point are searched.
     """
     pixels, valid = _checked(pixels, mask, mm_per_px)
     factor = _reduction(width_mm, mm_per_px)
@@ -199,7 +201,8 @@ class _Scene:
 
 def _reduction(width_mm: float | None, mm_per_px: float) -> int:
     """Whole factor by which a picture is made smaller so that a thick needle is as wide as the thin ones the measures are made for."""
-    return 1 if width_mm is None else max(1, int(width_mm / mm_per_px / THICK_PX))
+    width_px = 0.0 if width_mm is None else width_mm / mm_per_px
+    return max(2, round(width_px / USUAL_PX)) if width_px > THICK_PX else 1
 
 
 def _in_reduced(
@@ -232,7 +235,7 @@ def refine_click(
     pixels: np.ndarray, tip_px: np.ndarray, mask: np.ndarray | None = None, mm_per_px: float = 0.2, *, shaft_px: np.ndarray | None = None,
 ) -> NeedleFinding:
     """The needle whose tip the user clicked; when none is found there the click itself is the tip (and the reason says so)."""
-    pixels, valid = _checked(pixels, mask, mm_per_px)
+    pixels, valid = _checked(pixels, None if mask is None else field_mask(mask), mm_per_px)
     tip_px = np.asarray(tip_px, float)
     options: list[tuple[float, Segment, int]] = []
     if shaft_px is not None:

@@ -115,3 +115,23 @@ def _vote(x: np.ndarray, y: np.ndarray, weight: np.ndarray, angle: np.ndarray, s
         if alive.sum() < 20:
             break
     return lines
+
+
+def field_mask(mask: np.ndarray) -> np.ndarray:
+    """The field of a mask (bool) that leaves metal out (``XrayImage.mask`` does): with the metal, for it is metal that is looked for.
+
+    What is masked belongs to the field unless it reaches the picture's border and is broader than a thick needle.
+    """
+    from scipy.ndimage import binary_opening, label
+
+    mask = np.asarray(mask, bool)
+    if mask.all():
+        return mask
+    parts, _ = label(~mask)
+    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    outside = np.isin(parts, border[border > 0])
+    # Every fourth pixel is enough to tell a shutter from a needle that leaves the picture; padding: shutters go on outside.
+    coarse = np.pad(outside[::4, ::4], 4, mode="edge")
+    broad = binary_opening(coarse, np.ones((3, 3), bool), iterations=2)[4:-4, 4:-4]
+    broad = np.kron(broad, np.ones((4, 4), bool))[: mask.shape[0], : mask.shape[1]]
+    return ~(outside & broad)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..planning.safety import NEEDLE_DIAMETER_MM
+
 NAMES = (
     "log snr", "log length", "filled", "steadiness", "wander", "centred", "bow", "width", "step", "rms", "log tip sigma", "log line snr",
     "log weakest quarter", "drop at the tip", "other end cut", "plan mm", "plan deg", "no plan", "subtracted",
@@ -19,6 +21,11 @@ HUB_WEIGHT, AWAY_WEIGHT = 0.4115, 0.07911
 THRESHOLD = 0.55
 """Chosen on the same frames (cross-validated): about 3 % of the claims' tips beyond 1 mm there."""
 USUAL_WIDTH_MM = 0.85
+
+
+def width_of_gauge(gauge: float | None) -> float | None:
+    """Outer diameter in mm of a needle of 8 to 27 G; None without a gauge or for another."""
+    return None if gauge is None else ({8: 4.2, 9: 3.8} | NEEDLE_DIAMETER_MM).get(round(gauge))
 
 
 def vector(

@@ -119,9 +119,11 @@ class Progress:
 def progress(trajectory: Trajectory, tip_lps_mm: np.ndarray | None = None, tolerance_mm: float | None = None) -> Progress:
     """The progress view of a path with the achieved tip (3,), volume LPS."""
     length = trajectory.length_mm
-    marks = [Mark("path", np.array([[0.0, 0], [length, 0]]), SKY_BLUE), Mark("entry", np.array([[0.0, -2.0], [0.0, 2.0]]), SKY_BLUE, "entry", (0.0, 3.0))]
+    marks = [Mark("path", np.array([[0.0, 0], [length, 0]]), SKY_BLUE)]
+    marks.append(Mark("entry", np.array([[0.0, -2.0], [0.0, 2.0]]), SKY_BLUE, "entry", (0.0, 3.0)))
     for left in np.arange(10.0, length + 1e-9, 10.0):  # counted from the target, like the overlay's ticks
-        marks.append(Mark("tick", np.array([[length - left, -1.0], [length - left, 1.0]]), SKY_BLUE, f"{left:.0f}" if left % 20 == 0 else "", (length - left, -4.5)))
+        text = f"{left:.0f}" if left % 20 == 0 else ""
+        marks.append(Mark("tick", np.array([[length - left, -1.0], [length - left, 1.0]]), SKY_BLUE, text, (length - left, -4.5)))
     marks.append(Mark("target", np.array([[length, -3.0], [length, 3.0]]), YELLOW, "target", (length, 4.0)))
     if tolerance_mm is not None:
         marks.append(Mark("tolerance", np.array([length, 0.0]) + _circle(tolerance_mm), YELLOW))

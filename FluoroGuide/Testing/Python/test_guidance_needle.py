@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from FluoroGuideLib.errors import FluoroGuideError
-from FluoroGuideLib.guidance.needle import find_needle, refine_click
+from FluoroGuideLib.guidance.needle import find_needle, refine_click, search_needle
+from FluoroGuideLib.guidance.needle_candidates import field_mask
+from FluoroGuideLib.guidance.needle_model import width_of_gauge
 
 MM = 0.2
 TIP = np.array([260.3, 301.7])
@@ -78,6 +80,70 @@ def test_a_click_refines_or_stands() -> None:
     kept = refine_click(picture(12, needle=False), np.array([100.0, 420.0]), None, MM, shaft_px=np.array([60.0, 470.0]))
     assert kept.found
     np.testing.assert_allclose(kept.tip_px, [100.0, 420.0], atol=15)
+
+
+def free_needle(width_px: float, shaft_px: float, hub: bool) -> np.ndarray:
+    """A solid needle with both ends in a 512 x 512 picture, tip at :data:`TIP`; a plastic hub 30 px wide and 120 long behind it."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(21)
+    rows, columns = np.mgrid[:512, :512].astype(float)
+    x, y = columns - TIP[0], rows - TIP[1]
+    back, across = -(x * DIRECTION[0] + y * DIRECTION[1]), -x * DIRECTION[1] + y * DIRECTION[0]
+    chord = np.sqrt(np.maximum(1 - (2 * across / width_px) ** 2, 0)) * np.clip(back / 5.0, 0, 1) * (back < shaft_px)
+    image = 3.0 + 0.001 * columns + 0.5 * gaussian_filter(chord, 0.8)
+    if hub:
+        image += 0.06 * ((np.abs(across) < 15) & (back > shaft_px - 15) & (back < shaft_px + 105))
+    return (image + gaussian_filter(rng.normal(0, 0.1, image.shape), 0.45)).astype(np.float32)
+
+
+def test_the_hub_tells_the_tip_and_without_it_nothing_does() -> None:
+    # both ends lie equally far from the picture's middle: only the hub can tell
+    found = find_needle(free_needle(3.6, 110.0, True), None, MM)
+    assert found.found, found.reason
+    assert np.linalg.norm(found.tip_px - TIP) < 4.0
+    assert found.hub_seen
+    doubtful = find_needle(free_needle(3.6, 110.0, False), None, MM)
+    assert not doubtful.found
+    assert "tip" in doubtful.reason
+
+
+def test_a_vertebroplasty_needle_is_found_by_its_gauge() -> None:
+    # 11 G: 3.0 mm, 15 px wide; the plan points to the tip
+    assert width_of_gauge(11) == pytest.approx(3.0)
+    plan = np.array([TIP - 150 * DIRECTION + (9, 3), TIP + 60 * DIRECTION + (6, -4)])
+    found = find_needle(free_needle(15.0, 220.0, False), None, MM, planned_px=plan, width_mm=width_of_gauge(11))
+    assert found.found, found.reason
+    assert np.linalg.norm(found.tip_px - TIP) < 6.0  # 1.2 mm
+    assert found.width_px == pytest.approx(12.0, abs=3.5)  # a cylinder's profile is full at half height, not at its foot
+    assert width_of_gauge(None) is None
+    assert width_of_gauge(40) is None
+
+
+def test_masked_metal_is_given_back() -> None:
+    image = free_needle(3.6, 110.0, True)
+    mask = np.ones(image.shape, bool)
+    mask[:, :60] = False  # a shutter stays out
+    mask[gaussian_mask(image)] = False
+    again = field_mask(mask)
+    assert again[int(TIP[1]), int(TIP[0])]
+    assert again[:, 70:].all()
+    assert not again[:, :50].any()
+    assert find_needle(image, mask, MM).found
+
+
+def gaussian_mask(image: np.ndarray) -> np.ndarray:
+    """The needle's own pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    return image - gaussian_filter(image, 8) > 0.25
+
+
+def test_a_search_in_steps_ends_with_the_same_finding() -> None:
+    steps = list(search_needle(picture(0), None, MM))
+    assert all(s is None for s in steps[:-1])
+    assert 2 <= len(steps) <= 10
+    np.testing.assert_allclose(steps[-1].tip_px, find_needle(picture(0), None, MM).tip_px)
 
 
 def test_bad_input_is_refused() -> None:
