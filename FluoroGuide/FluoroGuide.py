@@ -221,7 +221,7 @@ class FluoroGuideTest(ScriptedLoadableModuleTest):
         import tempfile
 
         import qt
-        from FluoroGuideLib.ui.self_test import Workflow
+        from FluoroGuideLib.ui.workflow_steps import Workflow
 
         parent = slicer.qMRMLWidget()
         parent.setLayout(qt.QVBoxLayout())
