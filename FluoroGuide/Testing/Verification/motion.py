@@ -17,7 +17,7 @@ from frames import detector, draw_needle, random_needle, volume
 from FluoroGuideLib.geometry.carm import CArmView
 
 SEEDS = range(1000, 1010)
-SLICE = (1000,)
+SLICE = (0,)
 FRAMES, RATE = 450, 7.5
 JUMP_MM = 2.0
 

@@ -2,7 +2,9 @@
 
 A third of the frames comes with a plan (off by 3 mm and 3 degrees, target up to 25 mm beyond the tip), a third with an
 earlier needle-free frame (the patient moved by up to 1.5 mm), a third with nothing.  *Visible* is defined in ``frames``
-without regard to the detector.  Design seeds were 0 to 419.
+without regard to the detector.  Design seeds were 0 to 569 (the model was trained on 0 to 419).  Seeds 1000 to 1219 were
+spent on an earlier detector that missed its aims (tip 94.9 %, claims 83.6 %, 25 G 66.7 %, false claims 3.6 %): what it
+missed most was which end is the tip.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import time
 import numpy as np
 from frames import Frame, frame
 
-SEEDS = range(1000, 1220)
-SLICE = tuple(range(1000, 1006))
+SEEDS = range(3000, 3240)
+SLICE = tuple(range(6))
 
 
 def planned_px(f: Frame, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Silhouettes of the real pelvis and of a lumbar vertebra against a brute-force shadow, and what an overlay costs per frame."""
+"""Silhouettes of the real pelvis and of a lumbar vertebra against a brute-force shadow, and what an overlay costs per frame.
+
+Design seeds were 0 to 5.  An earlier method, winding numbers on a grid of 2 pixels, was 1.84 px off on the pelvis.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from frames import volume
 from FluoroGuideLib.geometry.carm import CArmView
 
 SEEDS = range(1000, 1012)
-SLICE = (1000,)
+SLICE = (0,)
 
 
 @functools.cache
 def surface(name: str) -> object:
-    """``pelvis`` (all bone of the scan) or ``vertebra`` (the bone within 28 mm of the lowest lumbar vertebra's body)."""
+    """``pelvis`` (all bone of the scan), ``vertebra`` (the bone within 28 mm of the lowest lumbar vertebra's body), or the bone at a SI joint."""
     from FluoroGuideLib.anatomy.bones import bone_weight
     from FluoroGuideLib.geometry.frames import center_lps_mm
     from FluoroGuideLib.guidance.silhouettes import surface_from_image
@@ -24,6 +27,9 @@ def surface(name: str) -> object:
     ct = volume("pelvis")
     if name == "pelvis":
         return surface_from_image(ct.image, 0.02 * 1.2, name, 3.0)
+    if name in ("left", "right"):
+        side = np.array([40.0 if name == "left" else -40.0, 30.0, 10.0])
+        return surface_from_image(bone_weight(ct, center_lps_mm(ct.image) + side), 0.5, name)
     return surface_from_image(bone_weight(ct, center_lps_mm(ct.image) + np.array([0.0, 10.0, 55.0]), 28.0, 2.0), 0.5, name, 1.5)
 
 
@@ -87,7 +93,9 @@ def case(seed: int) -> dict:
     pose[:3, 3] = -pose[:3, :3] @ center
     paths = tuple(Trajectory(f"n{k}", center + (50, 40, 8 * k), center + (3 * k, 0, 0), 22) for k in range(3))
     plan = Plan("proof", tuple(Target(f"t{k}", center + (3 * k, 0, 0), 3.0) for k in range(3)), paths)
-    overlay = LiveOverlay(view, plan, OverlayContent(bones=(vertebra, vertebra, vertebra)))
+    bones = (vertebra, surface("left"), surface("right"))
+    levels = {f"L{k + 3}": center + (0, 0, 30 - 15 * k) for k in range(3)}
+    overlay = LiveOverlay(view, plan, OverlayContent(bones=bones, levels=levels, numbering_confirmed=True))
     overlay.shapes(pose)
     small, jump = [], []
     for k in range(30):
@@ -102,7 +110,7 @@ def case(seed: int) -> dict:
         jump.append(1e3 * (time.process_time() - began))
     return {
         "body": body.name, "triangles": len(body.triangles), "outline_to_shadow_px": outside, "shadow_to_outline_px": back,
-        "small_ms": float(np.median(small)), "jump_ms": float(np.median(jump)), "triangles_of_each_outline": len(vertebra.triangles),
+        "small_ms": float(np.median(small)), "jump_ms": float(np.median(jump)), "triangles_of_three_outlines": sum(len(b.triangles) for b in bones),
     }
 
 
@@ -111,5 +119,5 @@ def summarize(results: list[dict]) -> dict:
     return {
         "views": len(results), "worst_outline_to_shadow_px": max(r["outline_to_shadow_px"] for r in results),
         "worst_shadow_to_outline_px": max(r["shadow_to_outline_px"] for r in results), "small_change_ms": max(r["small_ms"] for r in results),
-        "jump_ms": max(r["jump_ms"] for r in results), "triangles_of_each_of_three_outlines": results[0]["triangles_of_each_outline"],
+        "jump_ms": max(r["jump_ms"] for r in results), "triangles_of_three_outlines": results[0]["triangles_of_three_outlines"],
     }

@@ -1,4 +1,7 @@
-"""Tips in 3-D from two views 30 to 90 degrees apart, both found by the detector: no mark by hand, plan known to 3 mm and 3 degrees."""
+"""Tips in 3-D from two views 30 to 90 degrees apart, both found by the detector: no mark by hand, plan known to 3 mm and 3 degrees.
+
+Design seeds were 0 to 29.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from frames import Frame, background, detector, draw_needle, random_needle, rand
 from needle import planned_px
 
 SEEDS = range(1000, 1040)
-SLICE = (1000,)
+SLICE = (0,)
 
 
 def case(seed: int) -> dict:
