@@ -13,7 +13,7 @@ from .refine import Refined
 from .search import center_in_isocenter
 
 Found = tuple[Refined, list[Refined]]
-MOBILE_WEIGHT = 1e-3
+MOBILE_WEIGHT = 3e-4
 """Weight of the prior on a mobile C-arm's motion: single views that show their depth badly wander off with less (set on design cases)."""
 FIRST_DEPTH_MM = 30.0
 """How far off in depth the first view's own pose may be (limit, as a tolerance)."""

@@ -32,11 +32,11 @@ PIXELS, PIXEL_MM = 512, 0.6
 METHODS = {"true geometry": None, "stated geometry": None, "refined": TOLERANCE}
 
 
-def views_of(seed: int, rng: np.random.Generator, limits: dict) -> tuple[list[CArmView], list[CArmView]]:
-    """Stated and true views, 90 (seeds 0, 1 mod 4) or 35 degrees apart."""
+def views_of(rng: np.random.Generator, limits: dict, apart_deg: float) -> tuple[list[CArmView], list[CArmView]]:
+    """Stated and true views."""
     sod, sid, first = rng.uniform(640, 760), rng.uniform(1020, 1180), rng.uniform(-4, 4)
     stated, true = [], []
-    for angle in (first, first + (90.0 if seed % 4 < 2 else 35.0)):
+    for angle in (first, first + apart_deg):
         secondary = rng.uniform(-4, 4)
         carm = {"sod_mm": sod, "rows": PIXELS, "columns": PIXELS, "pixel_spacing_mm": (PIXEL_MM, PIXEL_MM)}
         stated.append(CArmView.from_angles(angle, secondary, sid_mm=sid, **carm))
@@ -81,9 +81,10 @@ def measured(found: object, truth: np.ndarray, true_views: list[CArmView], targe
     seen = [seen_distance_mm(found.pose, v, truth, t, points) for v, t in zip(found.views, true_views, strict=True)]
     error = found.target_error({"target": target})[0]
     seen_target = [seen_distance_mm(found.pose, v, truth, t, target[None]) for v, t in zip(found.views, true_views, strict=True)]
-    apart = np.zeros((1, 3)) if len(true_views) == 1 else apply(found.pose, points) - triangulated(points, truth, true_views, list(found.views))
+    crossing = points if len(true_views) == 1 else triangulated(points, truth, true_views, list(found.views))
+    apart = np.zeros(3) if len(true_views) == 1 else apply(found.pose, points) - crossing
     return {
-        "seen_mm": float(np.mean(seen)), "space_mm": mtre(found.pose, truth, points), "triangulated_mm": float(np.linalg.norm(apart, axis=1).mean()),
+        "seen_mm": float(np.mean(seen)), "space_mm": mtre(found.pose, truth, points), "triangulated_mm": float(np.linalg.norm(apart, axis=-1).mean()),
         "target_error_mm": float(np.linalg.norm(apply(found.pose, target) - apply(truth, target))), "predicted_error_mm": error.predicted_error_mm,
         "seen_target_mm": seen_target, "predicted_in_plane_mm": list(error.in_plane_mm), "verdict": found.verdict,
         "in_plane_only": found.facts.get("in_plane_only"), "similarity": min(found.similarity), "seconds": found.seconds,
@@ -97,10 +98,11 @@ def case(seed: int) -> dict:
     ct, _, moving = rigid_part.volume(name)
     target, _ = rigid_part.target_of(name, rng)
     truth, points = rigid_part.true_pose(target, rng), rigid_part.points_around(target, rng)
-    stated, true = views_of(seed, rng, LIMITS)
+    apart = 90 if seed % 4 < 2 else 35
+    stated, true = views_of(rng, LIMITS, apart)
     images = pictures(ct, truth, true, rng)
     start = rigid_part.start_pose(truth, target, points, rng)
-    result: dict = {"volume": name, "apart_deg": 90 if seed % 4 < 2 else 35}
+    result: dict = {"volume": name, "apart_deg": apart}
     for method, tolerance in METHODS.items():
         used = images if method == "true geometry" else [x.with_view(v) for x, v in zip(images, stated, strict=True)]
         found = register(
