@@ -66,7 +66,7 @@ class LiveSession:
             self.state.registration_done(setup.registration.verdict)
         else:
             self.state.registered = True
-        self.counters, self.result = LiveCounters(), None
+        self.counters, self.result, self._told = LiveCounters(), None, None
         self.latency_ms: list[float] = []
         self._number, self._session = 0, next(_SESSIONS)
         self._ring: FrameRing | None = None
@@ -91,9 +91,11 @@ class LiveSession:
 
     def poll(self) -> LiveResult | None:
         """Take what is ready; the newest result when there is a new one.  To be called by a timer, every 10-30 ms."""
-        before = self.result
         self._step()
-        return self.result if self.result is not before else None
+        if self.result is self._told:  # a result may have come in while a frame was pushed: it counts as new here
+            return None
+        self._told = self.result
+        return self.result
 
     def shapes(self) -> list[Shape]:
         """What to draw now, in the colours of the present state."""

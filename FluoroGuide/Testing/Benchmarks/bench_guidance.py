@@ -62,7 +62,7 @@ def live(frames: int) -> list[list[object]]:
 
     from FluoroGuideLib.guidance.live import LiveGuide
 
-    setup, pictures = setup_and_frames(np.random.default_rng(1))
+    setup, pictures, _ = setup_and_frames(np.random.default_rng(1))
     guide = LiveGuide(setup)
     stages: dict[str, list[float]] = {}
     total = []
