@@ -247,15 +247,11 @@ def _edge(
     cost, places = [], []
     for bevel in (0.8, 1.4, 2.0, 2.8):  # lengths of usual bevels in needle widths
         ramp = np.clip((ends[:, None] - t[None, :]) / (bevel * width), 0, 1)
-        # Scatter takes contrast where the patient is thick: how much is left near this end is fitted, within bounds.
-        here = ((ramp * c) / n**2).sum(1) / np.maximum((ramp**2 / n**2).sum(1), 1e-9)
-        ramp = ramp * np.clip(here, 0.6 * level, 1.3 * level)[:, None]
+        ramp = ramp * level
         # One sample in about three is independent (detector and resampling blur).
         cost.append((np.minimum(((c[None, :] - ramp) / n) ** 2, 9.0)).sum(1) / 3.0)
         places.append(ends)
     cost, places = np.array(cost), np.array(places)
-    # The noise beside the line holds clutter that may not lie here: the best fit's own residual says what does.
-    cost /= np.clip(3.0 * cost.min() / window.sum(), 0.15, 1.0)
     weight = np.exp(-0.5 * (cost - cost.min()))
     weight /= weight.sum()
     mean = float((weight * places).sum())

@@ -5,6 +5,7 @@ Shapes and colours: ``shapes``; pictures: ``draw``; bone outlines and live updat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -120,10 +121,7 @@ def error_ellipse(view: CArmView, point_mm: np.ndarray, covariance_mm2: np.ndarr
     jacobian = view.project_jacobian(point_mm)[0]
     values, vectors = np.linalg.eigh(jacobian @ np.asarray(covariance_mm2, float) @ jacobian.T)
     half = np.sqrt(CHI2_95_2 * np.clip(values, 0, None))
-    angle = np.linspace(0, 2 * np.pi, points + 1)
-    ring = np.column_stack([np.cos(angle), np.sin(angle)])
-    ring[-1] = ring[0]
-    return view.project(point_mm)[0] + (ring * half) @ vectors.T
+    return view.project(point_mm)[0] + (_ring(points) * half) @ vectors.T
 
 
 def axis_letters(direction_lps: np.ndarray) -> str:
@@ -230,13 +228,18 @@ def status_shapes(view: DrawnView | CArmView, registration: Registration | None,
     return [Shape("status", status, place, color, 1.0, " - ".join(words))]
 
 
-_ANGLE = np.linspace(0, 2 * np.pi, 25)
-_RING = np.column_stack([np.cos(_ANGLE), np.sin(_ANGLE)])
-_RING[-1] = _RING[0]
+@functools.cache
+def _ring(points: int) -> np.ndarray:
+    """Unit circle (points + 1, 2), closed."""
+    angle = np.linspace(0, 2 * np.pi, points + 1)
+    ring = np.column_stack([np.cos(angle), np.sin(angle)])
+    ring[-1] = ring[0]
+    ring.setflags(write=False)
+    return ring
 
 
 def _circle(view: DrawnView, point: np.ndarray, radius_px: float) -> np.ndarray:
-    return view.project(point)[0] + radius_px * _RING
+    return view.project(point)[0] + radius_px * _ring(24)
 
 
 def _cross(view: DrawnView, point: np.ndarray, radius_px: float) -> np.ndarray:

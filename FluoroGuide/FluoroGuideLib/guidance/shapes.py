@@ -99,6 +99,8 @@ def lines(role: str, name: str, view: DrawnView | CArmView, points_mm: np.ndarra
 
 def cut(role: str, name: str, view: DrawnView | CArmView, pixels: np.ndarray, width: float, text: str) -> list[Shape]:
     """A polyline in pixels (N, 2), cut at the image's border; nothing when it is not finite (behind the source)."""
+    if pixels.min() >= -0.5 and pixels.max() <= min(view.columns, view.rows) - 0.5:  # the usual case, with little work
+        return runs_as_shapes(role, name, [pixels], width, text)
     if not np.isfinite(pixels).all():
         return []
     low, high = pixels.min(0), pixels.max(0)
