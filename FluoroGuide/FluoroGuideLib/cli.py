@@ -26,7 +26,7 @@ COMMANDS = {
     "watch": "rate, latency and drops of a live source: OpenIGTLink, a folder, or the replay of a run",
     "dose": "dose summary of RDSR and XA/RF files",
     "evaluate": "standardised evaluation of registration, on this machine or a Dask cluster",
-    "record": "show or validate a procedure record",
+    "record": "show, validate, report, export or recover a procedure record",
 }
 
 

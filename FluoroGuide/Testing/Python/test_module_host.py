@@ -256,7 +256,6 @@ def test_a_connection_to_a_slot_of_another_widget(app):
 def test_what_is_hidden_in_a_folded_section_stays_hidden_when_it_opens(app):
     """In CTK a folded button hides its children and shows them again; a page between keeps each widget's own state."""
     import ctk
-
     import qt
 
     button = ctk.ctkCollapsibleButton()

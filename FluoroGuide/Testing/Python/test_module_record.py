@@ -58,3 +58,217 @@ def test_dose_report_goes_into_the_record(widget, data_dir):
     assert "Dose area product" in widget.ui.fgDoseResult.text
     assert widget.ui.fgExportButton.enabled
 
+
+
+def _placed(widget):
+    _volume, _line, nodes = fill(widget)
+    register(widget)
+    mark(widget, nodes)
+    widget.ui.fgRecordButton.click()
+    return nodes
+
+
+def _journals():
+    from FluoroGuideLib.record.keeper import journals
+
+    return journals()
+
+
+def test_drugs_pain_complications_and_care_go_into_the_record(widget):
+    fill(widget)
+    ui = widget.ui
+    ui.fgDrugEdit.text, ui.fgConcentrationEdit.text, ui.fgLotEdit.text, ui.fgDrugVolumeSpin.value = "triamcinolone", "40 mg/ml", "A17", 1.5
+    ui.fgDrugButton.click()
+    assert ui.fgDrugEdit.text == ""
+    ui.fgDrugButton.click()  # nothing is told
+    assert "The drug is empty" in ui.fgStatus.text
+    ui.fgPainSpin.value = 7
+    ui.fgPainButton.click()
+    ui.fgPainWhenCombo.setCurrentIndex(1)
+    ui.fgPainSpin.value = 2
+    ui.fgPainButton.click()
+    ui.fgNoComplicationButton.click()
+    widget._parameterNode.procedureName = "lumbar_facet"
+    ui.fgCareButton.click()
+    record = widget.logic.session.recorder.record
+    drug = record.injectate[0]
+    assert {k: drug[k] for k in ("drug", "concentration", "volume_ml", "lot", "placement_id")} == {
+        "drug": "triamcinolone", "concentration": "40 mg/ml", "volume_ml": 1.5, "lot": "A17", "placement_id": None}
+    assert len(record.injectate) == 1
+    assert [(p["when"], p["score"]) for p in record.pain] == [("before", 7.0), ("after", 2.0)]
+    assert record.complications == []
+    assert "no driving until any numbness is gone" in record.aftercare[0]["text"]
+    assert "Come back at once with" in record.aftercare[0]["text"]
+    texts = {ui.fgEntryTable.item(r, 0).text() for r in range(ui.fgEntryTable.rowCount)}
+    assert {"triamcinolone 40 mg/ml 1.5 ml A17", "Pain before: 7 of 10", "Pain after: 2 of 10", "No complication"} <= texts
+    ui.fgComplicationEdit.text = "vasovagal reaction"
+    ui.fgSeverityCombo.setCurrentIndex(1)
+    ui.fgComplicationButton.click()
+    assert [(c["text"], c["severity"]) for c in record.complications] == [("vasovagal reaction", "minor")]
+
+
+def test_the_dose_is_typed_with_its_unit_and_each_five_minutes_are_signalled(widget):
+    fill(widget)
+    ui = widget.ui
+    ui.fgDapEdit.text = "1.2"
+    ui.fgDoseManualButton.click()
+    assert "with its unit" in ui.fgStatus.text
+    assert widget.logic.session.recorder.record is None, "a refused value begins no record"
+    ui.fgDapEdit.text, ui.fgKermaEdit.text, ui.fgTimeEdit.text = "1.2 Gy.cm2", "30 mGy", "4 min"
+    ui.fgDoseManualButton.click()
+    dose = widget.logic.session.recorder.record.dose
+    # 1.2 Gy.cm2 = 1.2e-4 Gy.m2
+    assert (dose.dap_gy_m2, dose.reference_air_kerma_gy, dose.fluoroscopy_seconds) == (pytest.approx(1.2e-4), pytest.approx(0.03), 240.0)
+    assert "Fluoroscopy time" not in ui.fgStatus.text
+    ui.fgTimeEdit.text = "11 min"
+    ui.fgDoseManualButton.click()
+    assert "10 minutes of reported fluoroscopy time" in ui.fgStatus.text
+    assert [e["text"] for e in widget.logic.session.recorder.record.timeline if e["event"] == "fluoroscopy time"] == [
+        "5 minutes of reported fluoroscopy time.", "10 minutes of reported fluoroscopy time."]
+
+
+def test_ticked_items_and_the_identity_check_are_in_the_record(widget):
+    fill(widget)
+    recorder = widget.logic.session.recorder
+    recorder.sync_checklist(["Consent"], "biopsy")
+    recorder.sync_checklist(["Consent", "Allergies"], "biopsy")
+    recorder.sync_checklist(["Allergies"], "biopsy")
+    assert [(a["item"], a["answer"]) for a in recorder.record.checklist] == [("Consent", True), ("Allergies", True), ("Consent", None)]
+    assert all(a["utc"].endswith("Z") for a in recorder.record.checklist)
+
+    class Check:
+        def to_dict(self):
+            return {"compared": ["volume"], "blocked": False, "findings": [], "confirmations": [{"reason": "same patient"}]}
+
+    recorder.set_identity(Check())
+    recorder.set_identity(Check())
+    assert recorder.record.extra["identity_check"]["confirmations"] == [{"reason": "same patient"}]
+    assert [e["event"] for e in recorder.record.timeline].count("identity check") == 1
+
+
+def test_nothing_is_lost_when_the_scene_closes_and_the_journal_brings_it_back(widget, tmp_path):
+    import slicer
+
+    import slicer_app
+
+    _placed(widget)
+    before = widget.logic.session.recorder.record.to_dict()
+    assert len(_journals()) == 1
+    slicer.mrmlScene.Clear(0)
+    slicer_app.leave(widget)
+    slicer_app.enter(widget)  # as at the next start
+    ui = widget.ui
+    widget.panel.refresh()
+    assert "A procedure was not closed" in ui.fgJournalResult.text
+    assert ui.fgRecoverCombo.currentText.startswith("biopsy, ")
+    ui.fgRecoverButton.click()
+    assert "Recovered." in ui.fgStatus.text
+    recorder = widget.logic.session.recorder
+    assert recorder.record.to_dict() == before
+    assert ui.fgPlacementTable.item(0, 0).text() == "L4 left"
+    assert widget._parameterNode.procedureName == "biopsy"
+    assert ui.fgRecoverCombo.count == 0, "it is in use now, and offered no more"
+    ui.fgPainButton.click()  # it goes on, into the same journal
+    assert len(_journals()) == 1
+    widget.panel.dialogs.answer = tmp_path / "record.json"
+    ui.fgFinishButton.click()
+    assert "was not saved since" in ui.fgStatus.text
+    ui.fgExportButton.click()
+    ui.fgPainButton.click()
+    ui.fgFinishButton.click()
+    assert "does not hold the record as it is now" in ui.fgStatus.text
+    assert len(_journals()) == 1
+    ui.fgExportButton.click()
+    ui.fgFinishButton.click()
+    assert _journals() == []
+
+
+def test_an_unfinished_procedure_is_removed_only_after_it_was_saved_and_the_user_agreed(widget, tmp_path):
+    import json
+
+    import slicer
+
+    _placed(widget)
+    slicer.mrmlScene.Clear(0)
+    widget.panel.record.enter()
+    widget.panel.refresh()
+    widget.panel.dialogs.answer = ""  # the file dialog is cancelled
+    widget.ui.fgDiscardButton.click()
+    assert len(_journals()) == 1
+    widget.panel.dialogs.answer = tmp_path / "old.json"
+    widget.ui.fgDiscardButton.click()
+    assert _journals() == []
+    assert len(json.loads((tmp_path / "old.json").read_text())["placements"]) == 1
+
+
+def test_two_cases_one_after_the_other_have_two_records_and_two_journals(widget):
+    import slicer
+
+    _placed(widget)
+    first = widget.logic.session.recorder.record.record_id
+    slicer.mrmlScene.Clear(0)
+    assert widget.logic.session.recorder.record is None
+    assert widget.ui.fgPlacementTable.rowCount == 0
+    _placed(widget)
+    second = widget.logic.session.recorder.record
+    assert second.record_id != first
+    assert len(second.placements) == 1
+    assert len(_journals()) == 2
+
+
+def test_a_saved_scene_goes_on_with_its_own_journal(widget, tmp_path):
+    from FluoroGuideLib.scene import case, host
+
+    _placed(widget)
+    case.save_mrb(host.start(), tmp_path / "case.mrb")
+    host.start().scene.Clear(0)
+    case.load_mrb(host.start(), tmp_path / "case.mrb")
+    widget.panel.refresh()
+    widget.ui.fgPainButton.click()
+    assert len(_journals()) == 1
+    record = widget.logic.session.recorder.record
+    assert len(record.pain) == 1
+    from FluoroGuideLib.record.keeper import recover
+
+    assert recover(_journals()[0]).record.to_dict() == record.to_dict()
+
+
+def test_a_full_disk_is_said_and_tried_again(widget, monkeypatch):
+    import errno
+
+    from FluoroGuideLib.record import journal
+
+    fill(widget)
+    widget.ui.fgPainButton.click()
+    real = journal._write_all
+
+    def full(handle, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal, "_write_all", full)
+    widget.ui.fgPainButton.click()
+    assert "The disk is full" in widget.ui.fgJournalResult.text
+    assert widget.panel.record._retry.isActive()
+    monkeypatch.setattr(journal, "_write_all", real)
+    widget.panel.record._try_again()
+    assert widget.ui.fgJournalResult.text == ""
+    assert not widget.panel.record._retry.isActive()
+    from FluoroGuideLib.record.keeper import recover
+
+    assert len(recover(_journals()[0]).record.pain) == 2
+
+
+def test_everything_is_exported_without_identifiers_and_the_private_scene_too(widget, tmp_path):
+    _placed(widget)
+    widget.ui.fgCaptureAButton.click()
+    widget.panel.dialogs.answer = tmp_path
+    widget.ui.fgExportAllButton.click()
+    names = {f.name for f in tmp_path.iterdir()}
+    assert {"record.json", "placements.csv", "timeline.csv", "report.html", "report.sr.dcm"} <= names
+    widget.panel.dialogs.answer = tmp_path / "page.html"
+    widget.ui.fgReportButton.click()
+    assert widget.panel.dialogs.opened == str(tmp_path / "page.html")
+    widget.panel.dialogs.answer = tmp_path / "private.mrb"
+    widget.ui.fgPrivateSceneButton.click()
+    assert (tmp_path / "private.mrb").stat().st_size > 10_000
+    assert "no patient identifiers" in widget.ui.fgStatus.text

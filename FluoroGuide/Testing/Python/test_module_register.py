@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import time
 
-from module_case import fill, mark, register, tick, views
+import numpy as np
+import pytest
+
+from module_case import POSE, fill, mark, register, registration, tick, views
 
 pytest_plugins = ["module_fixture"]
 
@@ -96,3 +99,257 @@ def test_an_unexpected_error_is_told_and_logged(widget, monkeypatch, caplog):
     widget.ui.fgRegisterButton.click()
     assert "ZeroDivisionError" in widget.ui.fgStatus.text
     assert "unexpected error" in caplog.text
+
+
+# ---- start, bone, comparison, history ----------------------------------------------------------------------------------------
+def _label_map():
+    import slicer
+
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "bones")
+    array = np.zeros((12, 12, 12), np.uint8)
+    array[3:9, 3:9, 3:9] = 7
+    slicer.util.updateVolumeFromArray(labels, array)
+    return labels
+
+
+def test_what_is_asked_for_reaches_the_engine(widget):
+    _volume, _line, nodes = fill(widget)
+    ui, p = widget.ui, widget._parameterNode
+    assert len(widget.engine.prepared) == 1, "the volume goes to the engine while the user plans, once"
+    register(widget)
+    assert (widget.engine.more["part"], widget.engine.more["labels"], widget.engine.more["options"].search) == ("auto", None, True)
+    assert widget.engine.arguments[0] is widget.engine.prepared[0]
+    ui.fgSearchCheck.click()
+    p.bones = _label_map()
+    tick(0.1)
+    texts = [ui.fgPartCombo.itemText(i) for i in range(ui.fgPartCombo.count)]
+    assert texts == ["Bone at the target", "label 7", "Whole volume"]
+    ui.fgPartCombo.setCurrentIndex(1)
+    ui.fgStartCombo.setCurrentIndex(1)  # the present position
+    tick(0.1)
+    register(widget)
+    more = widget.engine.more
+    assert (more["part"], more["labels"].names, more["options"].search) == (7, {7: "label 7"}, False)
+    np.testing.assert_array_equal(widget.engine.arguments[2], POSE)
+    first = more["labels"]
+    register(widget)
+    assert widget.engine.more["labels"] is first, "the label image is handed over once"
+    ui.fgPartCombo.setCurrentIndex(2)
+    register(widget)
+    assert widget.engine.more["part"] is None
+    p.bones = None
+    tick(0.1)
+    assert ui.fgPartCombo.currentText == "Whole volume"
+
+
+def test_landmarks_are_clicked_and_their_errors_shown(widget):
+    from FluoroGuideLib.geometry.frames import ras_from_lps
+    from FluoroGuideLib.geometry.rigid import apply
+    from FluoroGuideLib.registration.landmarks import register_landmarks
+    from FluoroGuideLib.scene.xray_view import pixels_to_ras
+
+    fill(widget)
+    ui, session = widget.ui, widget.logic.session
+    real = widget.engine.run
+
+    def run(task, **arguments):
+        job = real(task, **arguments)
+        if task == "landmarks":
+            job.result = register_landmarks(arguments["views"], arguments["pairs"], expected=arguments["expected"])
+        return job
+
+    widget.engine.run = run
+    ui.fgStartCombo.setCurrentIndex(2)
+    tick(0.1)
+    assert ui.fgRegisterButton.toolTip == "Click three or more landmarks in the CT."
+    points = np.array([[0, 0, 0], [20, 5, -10], [-15, 12, 8], [4, -18, 16.0]])
+    ui.fgLandmarkCtButton.click()
+    assert ui.fgLandmarkPlace.placeModeEnabled
+    for point in ras_from_lps(points):
+        session.registrar.landmarks.ct_node(widget._parameterNode.volume).AddControlPointWorld(*point)
+    tick(0.1)
+    assert ui.fgRegisterButton.toolTip == "Click the same landmarks in an X-ray."
+    for index, view in enumerate(views()):
+        (ui.fgLandmarkAButton, ui.fgLandmarkBButton)[index].click()
+        for point in pixels_to_ras(view, view.project(apply(POSE, points))):
+            session.registrar.landmarks.xray_node(index).AddControlPointWorld(*point)
+    tick(0.2)
+    table = ui.fgLandmarkTable
+    assert [table.item(r, 0).text() for r in range(4)] == ["L1", "L2", "L3", "L4"]
+    assert {table.item(r, c).text() for r in range(4) for c in (1, 2)} == {"0.0"}
+    register(widget)
+    pairs = widget.engine.more["landmarks"]
+    assert len(pairs) == 8
+    np.testing.assert_allclose(pairs[1].position_lps_mm, points[1], atol=1e-6)
+    assert session.registrar.history.entries()[-1].start == "landmarks"
+    ui.fgLandmarkBackButton.click()
+    assert session.registrar.landmarks.counts() == (4, 4, 3)
+    ui.fgLandmarkClearButton.click()
+    assert session.registrar.landmarks.counts() == (0, 0, 0)
+
+
+def test_a_dragged_volume_is_where_the_registration_starts(widget):
+    from FluoroGuideLib.scene.nodes import find_all
+    from FluoroGuideLib.scene.xray_view import pixels_to_ras
+
+    fill(widget)
+    widget.panel.mode.open("Register")
+    widget.ui.fgStartCombo.setCurrentIndex(3)
+    tick(0.1)
+    grip = widget.panel.register.start._grip
+    node, view = grip.node(0), views()[0]
+    before, pixels = grip.pose.copy(), grip.pixels(0)
+    drawn = len([t for t, _ in widget.engine.runs if t == "drr"])
+    node.SetNthControlPointPositionWorld(0, *pixels_to_ras(view, pixels[:1] + (5.0, 0.0))[0])
+    tick(0.1)
+    assert len([t for t, _ in widget.engine.runs if t == "drr"]) == drawn + 2, "the volume is drawn anew in both views"
+    assert widget.logic.session.registrar.registration is None
+    draft = grip.pose.copy()
+    assert not np.allclose(draft, before)
+    register(widget)
+    np.testing.assert_array_equal(widget.engine.arguments[2], draft)
+    assert find_all(widget.logic.session.host, "pose-grip") == [], "the grips go once it is registered"
+    assert widget.panel.register.start.draft is None
+
+
+def test_the_volume_is_laid_over_the_xrays_only_while_the_section_is_open(widget):
+    import slicer
+
+    import qt
+
+    fill(widget)
+    widget.panel.mode.open("Register")
+    composite = slicer.mrmlScene.GetSingletonNode("XRayA", "vtkMRMLSliceCompositeNode")
+    register(widget)
+    tick(0.2)
+    assert composite.GetLabelVolumeID() is not None
+    widget.ui.fgCompareCombo.setCurrentIndex(3)  # flicker
+    seen = set()
+    for _ in range(14):
+        tick(0.1)
+        seen.add(composite.GetForegroundOpacity())
+    assert seen == {0.0, 1.0}
+    widget.panel.mode.open("Guide")
+    assert (composite.GetForegroundVolumeID(), composite.GetLabelVolumeID()) == (None, None)
+    assert [t.interval for t in qt.active_timers() if not t.isSingleShot()] == []
+    widget.panel.mode.open("Register")
+    tick(0.1)
+    assert composite.GetForegroundVolumeID() is not None
+    widget.ui.fgCompareCombo.setCurrentIndex(0)
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_going_back_rejecting_and_accepting(widget):
+    import dataclasses
+
+    volume, _line, _nodes = fill(widget)
+    ui, registrar = widget.ui, widget.logic.session.registrar
+    register(widget)
+    ui.fgRegisterButton.click()
+    shifted = POSE.copy()
+    shifted[0, 3] += 4.0
+    job = widget.engine.jobs[-1]
+    job.result, job.state = dataclasses.replace(registration("warn", ("Look.",)), pose=shifted), "done"
+    tick(0.1)
+    assert [e.verdict for e in registrar.history.entries()] == ["pass", "warn"]
+    assert ui.fgHistoryTable.item(0, 1).text() == "check"
+    assert not ui.fgRestoreButton.enabled
+    ui.fgRejectRegistrationButton.click()
+    np.testing.assert_array_equal(registrar.registration.pose, POSE)
+    assert not widget.panel.stale()
+    record = widget.logic.session.recorder.record
+    assert [r.get("accepted") for r in record.registrations] == [None, False]
+    ui.fgAcceptRegistrationButton.click()
+    assert [r.get("accepted") for r in record.registrations] == [True, False]
+    assert ui.fgHistoryTable.item(1, 1).text() == "pass, accepted"
+    ui.fgHistoryTable.selectRow(0)
+    tick(0.1)
+    ui.fgRestoreButton.click()
+    np.testing.assert_array_equal(registrar.registration.pose, shifted)
+    moved = [0.0, 0.0, 0.0]
+    volume.TransformPointToWorld([0.0, 0.0, 0.0], moved)
+    np.testing.assert_allclose(moved, shifted[:3, 3] * (-1, -1, 1), atol=1e-9)
+    assert [e["event"] for e in record.timeline][-1] == "registration restored"
+
+
+def test_what_changes_while_it_runs_makes_the_result_old_or_unused(widget):
+    import slicer
+
+    volume, _line, nodes = fill(widget)
+    widget.ui.fgRegisterButton.click()
+    slicer.util.arrayFromVolume(nodes[0])[:] += 1  # another picture comes into the slot meanwhile
+    slicer.util.arrayFromVolumeModified(nodes[0])
+    job = widget.engine.jobs[-1]
+    job.result, job.state = registration(), "done"
+    tick(0.1)
+    assert "OLD" in widget.ui.fgVerdictResult.text
+    widget.ui.fgRegisterButton.click()
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "another CT")
+    slicer.util.updateVolumeFromArray(other, np.random.default_rng(3).integers(-900, 900, (6, 6, 6)).astype(np.int16))
+    widget._parameterNode.volume = other  # the user switches volumes in mid-registration
+    job = widget.engine.jobs[-1]
+    job.result, job.state = registration(), "done"
+    tick(0.1)
+    assert other.GetParentTransformNode() is None
+    assert volume.GetParentTransformNode() is not None
+    assert widget.panel.stale()
+    widget._parameterNode.volume = volume
+    widget.ui.fgRegisterButton.click()
+    slicer.mrmlScene.RemoveNode(nodes[0])
+    job = widget.engine.jobs[-1]
+    job.result, job.state = registration(), "done"
+    tick(0.1)
+    assert "was removed meanwhile" in widget.ui.fgStatus.text
+
+
+@pytest.mark.slow
+def test_cancel_at_many_moments_leaves_pose_views_and_record_as_they_were(module):
+    """With the real engine on a tiny volume: whatever it is doing, nothing of a cancelled registration arrives."""
+    import slicer
+
+    import slicer_app
+
+    widget = slicer_app.make_widget(module[0], "FluoroGuide")
+    slicer_app.enter(widget)
+    session, ui = widget.logic.session, widget.ui
+    try:
+        volume, _line, _nodes = fill(widget)
+        while session.engine.busy:
+            tick(0.02)
+        session.registrar.accept(registration(), session.registrar.submit(volume, widget.panel.xrays(), plan_of(widget))[1], plan_of(widget))
+
+        def state():
+            views_now = [
+                [slicer.mrmlScene.GetSingletonNode(n, "vtkMRMLSliceCompositeNode").GetBackgroundVolumeID() for n in ("XRayA", "XRayB")],
+                slicer.mrmlScene.GetSingletonNode("XRayA", "vtkMRMLSliceNode").GetSliceToRAS().GetElement(0, 3),
+            ]
+            record = session.recorder.record
+            return (
+                session.registrar.registration.pose.tolist(), len(session.registrar.history.entries()), volume.GetParentTransformNode().GetID(),
+                views_now, None if record is None else record.to_dict(), slicer.mrmlScene.GetNumberOfNodes(),
+            )
+
+        before, rng, ended = state(), np.random.default_rng(0), []
+        for pause in rng.uniform(0.0, 0.5, 12):
+            ui.fgRegisterButton.click()
+            tick(float(pause))
+            if not widget.panel.register.running:
+                ended.append(pause)
+                before = state()
+                continue
+            began = time.monotonic()
+            ui.fgCancelButton.click()
+            while widget.panel.register.running:
+                tick()
+            assert time.monotonic() - began < 1.0
+            assert state() == before, f"cancelled after {pause:.2f} s"
+            assert "Nothing was changed" in ui.fgStatus.text
+        assert len(ended) < 6, "hardly any registration was cancelled in the middle"
+    finally:
+        slicer_app.leave(widget)
+        widget.cleanup()
+
+
+def plan_of(widget):
+    p = widget._parameterNode
+    return widget.logic.session.planner.plan(p.volume, p.planLine, p.procedureName)
