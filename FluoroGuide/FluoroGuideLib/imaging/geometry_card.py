@@ -10,7 +10,6 @@ are those of the picture **in the file**; they are carried along.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +60,14 @@ def check_card(card: object) -> dict:
     if sid is not None and sod is not None and sid <= sod:
         both = f"source_to_detector_mm {sid:g}, source_to_isocenter_mm {sod:g}"
         raise FluoroGuideError("The detector would lie between source and isocentre", both, _NEXT)
-    others = ", ".join(k for k in checked if k not in ("projection_matrix", "distortion"))
+    others = ", ".join(k for k in checked if k not in ("projection_matrix", "distortion", "carm"))
     if "projection_matrix" in checked and others:
         raise FluoroGuideError("The C-arm card has a projection_matrix and other geometry", others, "Keep one of the two; the matrix says it all")
     return checked
 
 
 def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:  # also integers no float can hold
         raise FluoroGuideError(f"The C-arm card's {key} is not a finite number", value, _NEXT)
     return float(value)
 
@@ -152,10 +151,12 @@ CARD_KEYS = {
     "table_offset_mm": _numbers(3, -5000, 5000),
     "projection_matrix": _matrix,
     "distortion": _distortion,
+    "carm": _one_of("fixed", "refine", "mobile"),
 }
 """Keys of a C-arm card and the check of each; ``pixel_spacing_mm`` is [row, column], ``principal_point_px`` [column, row].
 
-``distortion`` is :meth:`~.distortion.Distortion.to_dict`; pictures are corrected as they are read, before all else."""
+``distortion`` is :meth:`~.distortion.Distortion.to_dict`; pictures are corrected as they are read, before all else.
+``carm`` says whether registration takes the geometry as given, refines it, or expects a mobile C-arm (``fluoroguide register --carm``)."""
 
 
 @dataclass(frozen=True)

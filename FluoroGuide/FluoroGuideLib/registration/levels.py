@@ -87,6 +87,7 @@ class _Bone:
     """One bone at work."""
 
     part: Part
+    label: int
     poses: Poses | None = None
     evaluation: Evaluation | None = None
     rivals: list[tuple[Poses, Evaluation]] = dataclasses.field(default_factory=list)
@@ -166,7 +167,7 @@ def _bones(moving: MovingVolume, labels: Sequence[int]) -> list[_Bone]:
             raise FluoroGuideError("The bone's label is not in the label image", int(label), "Check its number")
         center = np.array(statistics.GetCentroid(int(label)))
         name = volume.part_names.get(int(label), f"label {int(label)}")
-        bones.append(_Bone(Part(moving, label_distance(volume.parts, [int(label)]), center, name)))
+        bones.append(_Bone(Part(moving, label_distance(volume.parts, [int(label)]), center, name), int(label)))
     return bones
 
 
@@ -287,8 +288,8 @@ def _result(bone: _Bone, whole: Registration, targets: dict[str, np.ndarray]) ->
     rivals = [Refined(p[0], e, 0) for p, e in bone.rivals]
     verdict, reasons = judge(Refined(poses[0], bone.evaluation, 0), rivals, widths, 1.0, 1 if flat else len(whole.views), center)
     facts = {
-        "part": bone.part.name, "moved_against_surroundings_mm": moved, "in_plane_only": flat, "whole_pose_matrix": whole.pose.tolist(),
-        "inverted_views": whole.facts.get("inverted_views", []),
+        "part": bone.part.name, "labels": [bone.label], "moved_against_surroundings_mm": moved, "in_plane_only": flat,
+        "whole_pose_matrix": whole.pose.tolist(), "inverted_views": whole.facts.get("inverted_views", []),
     }
     return Registration(**draft, verdict=verdict, reasons=reasons, facts=facts)
 

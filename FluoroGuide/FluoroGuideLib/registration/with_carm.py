@@ -80,9 +80,9 @@ def _each_view(task: object, start: np.ndarray, coarse_to_fine: Callable) -> lis
 
 def _one_view(task: object, number: int, start: np.ndarray, coarse_to_fine: Callable, prior: PosePrior | None) -> Found:
     """One view's own pose and its rivals; what was found about its grey values is kept."""
-    alone = dataclasses.replace(task, images=[task.images[number]], inverted=set(), mirrored=[], prior=prior)
+    alone = dataclasses.replace(task, images=[task.images[number]], inverted=set(), mirrored_starts=[], prior=prior)
     best, others, _ = coarse_to_fine(alone, start)
     task.images = [alone.images[0] if n == number else x for n, x in enumerate(task.images)]
     task.inverted ^= {number} if alone.inverted else set()
-    task.mirrored = sorted({*task.mirrored, *alone.mirrored})
+    task.mirrored_starts = [*task.mirrored_starts[:number], *alone.mirrored_starts, *task.mirrored_starts[number + 1 :]]
     return best, others

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu
+from FluoroGuideLib.commands.register import choose_carm, describe
 from FluoroGuideLib.errors import FluoroGuideError
-from FluoroGuideLib.evaluation.phantom import GaussianBlobs
+from FluoroGuideLib.evaluation.phantom import GaussianBlobs, LumbarPhantom
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
+from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.projection.joseph import Projector
-from FluoroGuideLib.registration.geometry_error import PARAMETERS, CArmTolerance, carm_jacobian, corrected, pixel_rays
+from FluoroGuideLib.registration.geometry_error import PARAMETERS, CArmTolerance, carm_jacobian, corrected, pixel_rays, seen_distance_mm
+from FluoroGuideLib.registration.register import MovingVolume, Options, bone_bright, register
+from FluoroGuideLib.registration.result import Registration
+from FluoroGuideLib.registration.search import start_at_isocenter
 
 CARM = {"sid_mm": 1000.0, "sod_mm": 700.0, "rows": 48, "columns": 64, "pixel_spacing_mm": (5.0, 4.0)}
 VIEW = CArmView.from_angles(25.0, -12.0, **CARM)
@@ -89,3 +99,107 @@ def test_bad_tolerances_are_one_sentence() -> None:
     for name in ("angle_deg", "sid_percent", "principal_point_px"):
         with pytest.raises(FluoroGuideError, match=name):
             CArmTolerance(**{name: -1.0})
+
+
+class Case:
+    """A phantom, its closed-form pictures in two views, and those views as they are and as they are stated."""
+
+    def __init__(self) -> None:
+        phantom = LumbarPhantom(seed=4)
+        self.moving = MovingVolume(attenuation_from_hu(phantom.voxelize(2.0)))
+        self.target = phantom.landmarks["L4/L5 facet joint left"]
+        self.truth = rigid.perturb(start_at_isocenter(self.target), [0.06, -0.04, 0.08, 4.0, -6.0, 3.0], np.zeros(3))
+        self.phantom, self.points = phantom, self.target + np.random.default_rng(0).normal(0, 15, (20, 3))
+
+    def pictures(self, true: list[CArmView], stated: list[CArmView]) -> list[XrayImage]:
+        images = []
+        for view, said in zip(true, stated, strict=True):
+            lines = self.phantom.line_integrals(view, self.truth)
+            pixels = (0.9 * lines["soft"] + 1.4 * lines["bone"]).astype(np.float32)
+            images.append(XrayImage(pixels, np.ones(pixels.shape, bool), said, "phantom"))
+        return images
+
+    def seen(self, found: Registration, true: list[CArmView]) -> float:
+        return float(np.mean([seen_distance_mm(found.pose, v, self.truth, t, self.points) for v, t in zip(found.views, true, strict=True)]))
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+def two_views(*extra: dict) -> list[CArmView]:
+    """AP and lateral, each with changes: ``primary`` is added, other values replace those of the C-arm."""
+    carm = {"sid_mm": 1050.0, "sod_mm": 700.0, "rows": 192, "columns": 192, "pixel_spacing_mm": (1.6, 1.6)}
+    return [CArmView.from_angles(p + e.pop("primary", 0.0), s, **{**carm, **e}) for (p, s), e in zip(((0.0, 0.0), (80.0, 5.0)), extra, strict=True)]
+
+
+def test_wrong_geometry_is_found_and_reported(case: Case) -> None:
+    """SID 1 % and -1 %, 0.7 degrees apart the wrong way, principal points 1 pixel up and down: what the pictures can show comes back."""
+    middle = (192 - 1) / 2
+    true = two_views(
+        {"sid_mm": 1050 * 1.01, "primary": 0.7, "principal_point_px": (middle, middle + 1)},
+        {"sid_mm": 1050 * 0.99, "primary": -0.7, "principal_point_px": (middle, middle - 1)},
+    )
+    images = case.pictures(true, two_views({}, {}))
+    start = rigid.perturb(case.truth, [0.03, 0.02, -0.03, 3.0, 4.0, -2.0], rigid.apply(case.truth, case.target))
+    stated, refined = (
+        register(case.moving, images, start, targets={"t": case.target}, options=Options(threads=1, check_part=False, search=False, carm=c))
+        for c in (None, CArmTolerance(principal_point_px=1.0))
+    )
+    assert case.seen(refined, true) < 0.2 < 0.4 * case.seen(stated, true)
+    first, second = refined.carm.corrections()
+    assert first["primary_deg"] - second["primary_deg"] == pytest.approx(1.4, abs=0.5)  # only their difference can be seen
+    assert first["principal_point_px"][1] - second["principal_point_px"][1] == pytest.approx(2.0, abs=0.6)
+    assert first["sid_percent"] - second["sid_percent"] == pytest.approx(2.0, abs=0.8)
+    error = refined.target_error({"t": case.target})[0]
+    assert np.linalg.norm(rigid.apply(refined.pose, case.target) - rigid.apply(case.truth, case.target)) < error.predicted_error_mm
+    assert max(error.in_plane_mm) < error.predicted_error_mm  # what an error of the C-arm moves in space is not seen in its picture
+    data = refined.to_dict({"t": case.target})
+    assert data["carm"]["views"][0]["sid_percent"] == first["sid_percent"]
+    assert "C-arm, view 2" in describe(refined, data, Path("out"))
+    for image, view in zip(bone_bright(images, refined), refined.views, strict=True):
+        assert image.view is view
+
+
+def test_a_mobile_carm_is_registered_view_by_view_and_claims_no_depth(case: Case) -> None:
+    true = two_views({"primary": 4.0}, {"primary": -3.0, "sid_mm": 1050 * 1.02, "table_offset_mm": (20.0, -15.0, 25.0)})
+    images = case.pictures(true, two_views({}, {}))
+    start = rigid.perturb(case.truth, [0.03, 0.02, -0.03, 3.0, 4.0, -2.0], rigid.apply(case.truth, case.target))
+    options = Options(threads=1, check_part=False, carm=CArmTolerance.mobile(), search_limit_deg=10.0, search_reach_mm=50.0)
+    found = register(case.moving, images, start, targets={"t": case.target}, options=options)
+    assert case.seen(found, true) < 0.6
+    assert found.facts["in_plane_only"]
+    assert "in-plane only" in found.reasons
+    assert found.verdict in ("pass", "warn")
+    moved = np.array(found.carm.corrections()[1]["shift_mm"])
+    across = moved - (moved @ true[1].beam) * true[1].beam
+    assert np.linalg.norm(across) > 10  # most of the 35 mm; the rest may be taken for a turn or for depth
+    assert "depth unknown" in describe(found, found.to_dict({"t": case.target}), Path("out"))
+
+
+def test_one_view_keeps_its_geometry(case: Case) -> None:
+    images = case.pictures(two_views({}, {})[:1], two_views({}, {})[:1])
+    found = register(case.moving, images, case.truth, options=Options(threads=1, search=False, check_part=False, carm=CArmTolerance()))
+    assert found.carm is None
+    assert any("taken as given" in r for r in found.reasons)
+
+
+def test_the_command_line_s_tolerances(tmp_path: Path) -> None:
+    def chosen(carm: str | None, tolerance: str | None = None, cards: tuple = ()) -> CArmTolerance | None:
+        paths = [tmp_path / f"{n}.json" for n in range(len(cards))]
+        for path, kind in zip(paths, cards, strict=True):
+            path.write_text(json.dumps({"carm": kind}))
+        return choose_carm(argparse.Namespace(carm=carm, carm_tolerance=tolerance, geometry=paths))
+
+    assert chosen(None) is None
+    assert chosen("refine") == CArmTolerance()
+    assert chosen("mobile", "shift=10, sid=3") == CArmTolerance(5.0, 2.0, 10.0, 3.0, 3.0)
+    assert chosen(None, cards=("mobile", "mobile")) == CArmTolerance.mobile()
+    assert chosen("fixed", cards=("mobile",)) is None
+    for text, arguments in {
+        "needs --carm": ("fixed", "sid=1"), "Unknown C-arm tolerance": ("refine", "height=3"), "not 1 numbers": ("refine", "sid=x"),
+        "zero or positive": ("refine", "sid=-1"), "disagree": (None, None, ("mobile", "refine")),
+    }.items():
+        with pytest.raises(FluoroGuideError, match=text):
+            chosen(*arguments)
