@@ -84,7 +84,7 @@ def _line_layer(shapes: Sequence[Shape], size: tuple[int, int], enlarge: int) ->
     pen = fine * max(1.0, max(size) / 1024)
     for rim in (True, False):
         for shape in shapes:
-            if len(shape.pixels) < 2:
+            if len(shape.pixels) < 2 or (rim and shape.role == "hidden"):  # hidden parts stay in the background
                 continue
             # The centre of pixel 0 lies half an (enlarged) pixel inside the picture.
             points = [tuple(p) for p in (np.asarray(shape.pixels) + 0.5) * enlarge * fine - 0.5]
