@@ -26,8 +26,11 @@ from ..anatomy.attenuation import AttenuationVolume, attenuation_from_hu
 from ..errors import CancelledError, FluoroGuideError
 from ..geometry.rigid import from_sitk, to_sitk
 from ..imaging.xray import XrayImage
+from .geometry_error import CArmTolerance
+from .prior import PosePrior
 from .register import Options, register
 from .result import Registration
+from .similarity import Evaluation
 from .volume import MovingVolume
 
 ABANDON_AFTER_S = 0.1
@@ -46,6 +49,8 @@ class ImageRegistrationMethod2D3D:
         self._targets: dict[str, np.ndarray] = {}
         self._options = Options()
         self._modality = "CT"
+        self._prior: PosePrior | None = None
+        self._part: object = None
         self._commands: list[tuple[int, Callable[[], None]]] = []
         self._result: Registration | None = None
         self._forget()
@@ -92,6 +97,18 @@ class ImageRegistrationMethod2D3D:
     def SetMovingModality(self, modality: str) -> None:
         """What a SimpleITK image given to :meth:`Execute` holds: ``"CT"`` or ``"CBCT"``, in HU."""
         self._modality = modality
+
+    def SetPosePrior(self, prior: PosePrior | None) -> None:
+        """What is known of the pose beforehand (volume to isocentre), with its weight; None for nothing."""
+        self._prior = prior
+
+    def SetPart(self, part: object) -> None:
+        """What is registered: None for the whole volume, ``"auto"`` for the bone at the targets, label values, or a :class:`~.parts.Part`."""
+        self._part = part
+
+    def SetCArmTolerance(self, tolerance: CArmTolerance | None) -> None:
+        """Estimate the C-arm's geometry too, within these limits; None takes it as given.  ``GetResult().carm`` tells how far it moved."""
+        self._options = dataclasses.replace(self._options, carm=tolerance)
 
     # ---- commands ---------------------------------------------------------------------------------------------------
     def AddCommand(self, event: int, command: Callable[[], None]) -> int:
@@ -169,7 +186,11 @@ class ImageRegistrationMethod2D3D:
         return self._result
 
     def GetMetricValue(self) -> float:
-        """Minus the mean local correlation over the views, -1 at best, as sitk's correlation metric; NaN before the end."""
+        """Minus the mean local correlation over the views, -1 at best, as sitk's correlation metric.
+
+        During the registration that of the latest iteration (of whichever candidate it belongs to), afterwards the result's; NaN before
+        the first iteration.
+        """
         return self._metric
 
     def GetOptimizerIteration(self) -> int:
@@ -220,7 +241,7 @@ class _Run:
     def __init__(self, method: ImageRegistrationMethod2D3D) -> None:
         self.method, self.stop, self.channel = method, method._stop, method._channel
         self.answer: tuple | BaseException | None = None
-        self.level = -1
+        self.level, self.counting = -1, False
         self.lock = threading.Lock()
 
     def wait(self, views: list[XrayImage], moving: object) -> tuple[Registration, np.ndarray]:
@@ -255,7 +276,7 @@ class _Run:
             volume = moving if isinstance(moving, (MovingVolume, AttenuationVolume)) else attenuation_from_hu(moving, method._modality)
             result = register(
                 volume, views, method._initial, targets=method._targets or None, options=method._options, progress=self._progressed,
-                cancelled=self._checked,
+                cancelled=_Watch(self), part=method._part, prior=method._prior,
             )
             attenuation = volume.volume if isinstance(volume, MovingVolume) else volume
             self.answer = result, _center(attenuation, method._targets)
@@ -268,18 +289,19 @@ class _Run:
             return
         self.method._progress = float(fraction)
         self._post("sitkProgressEvent")
+        self.counting = text.startswith(("refining", "registering", "estimating the C-arm"))  # not the checks that follow
         if text.startswith("refining"):
             self.level += 1
             self.method._level = self.level
             self._post("sitkMultiResolutionIterationEvent")
 
-    def _checked(self) -> bool:
-        """Asked before each iteration, from several threads; during the search there are none to count."""
+    def iterated(self, evaluation: Evaluation) -> None:
+        """Told of each iteration, from several threads."""
         with self.lock:
-            if self.level >= 0 and not self.stop.is_set():
+            if self.counting and not self.stop.is_set():
                 self.method._iteration += 1
+                self.method._metric = -evaluation.correlation
                 self._post("sitkIterationEvent")
-        return self.stop.is_set()
 
     def _post(self, event: str) -> None:
         """Let the caller's thread run the commands of an event and wait for them."""
@@ -289,6 +311,20 @@ class _Run:
         self.channel.put((event, seen))
         while not seen.wait(0.05) and not self.stop.is_set():
             pass
+
+
+class _Watch:
+    """What the registration asks (whether to stop) and tells (each iteration)."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+
+    def __call__(self) -> bool:
+        return self.run.stop.is_set()
+
+    def iteration(self, evaluation: Evaluation) -> None:
+        """An iteration begins at the pose with this evaluation."""
+        self.run.iterated(evaluation)
 
 
 def _center(volume: AttenuationVolume, targets: dict[str, np.ndarray]) -> np.ndarray:

@@ -48,6 +48,8 @@ def levenberg_marquardt(
     scale
         (P,): what each parameter is multiplied with so that steps of 1 move things by about a millimetre; by default
         P = 6 n and rotations are taken at the lever.
+    cancelled
+        Asked before each trial step.  An object with a method ``iteration(evaluation)`` is also told where the search stands.
 
     Returns
     -------
@@ -58,6 +60,7 @@ def levenberg_marquardt(
         if cancelled is not None and cancelled():
             raise CancelledError()
         used += 1
+        getattr(cancelled, "iteration", _ignore)(now)
         scales = np.tile(_SCALE, len(now.gradient) // 6) if scale is None else scale
         step = _step(now, damping, scales)
         candidate = move(state, step * scales)
@@ -70,6 +73,10 @@ def levenberg_marquardt(
         if small or damping > 1e2:
             break
     return state, now, used
+
+
+def _ignore(_evaluation: Evaluation) -> None:
+    """Nobody is told."""
 
 
 def refine(

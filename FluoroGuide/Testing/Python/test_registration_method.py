@@ -16,12 +16,14 @@ from FluoroGuideLib.evaluation.protocol import mtre
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
+from FluoroGuideLib.registration.geometry_error import CArmTolerance
 from FluoroGuideLib.registration.method import ImageRegistrationMethod2D3D
+from FluoroGuideLib.registration.prior import PosePrior
 from FluoroGuideLib.registration.register import LevelOptions, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
 from FluoroGuideLib.registration.volume import MovingVolume
 
-QUICK = Options(levels=(LevelOptions(6.0, 4, 6, 1), LevelOptions(3.0, 5, 6, 1)), search=False, threads=1)
+QUICK = Options(levels=(LevelOptions(6.0, 4, 6, 1), LevelOptions(3.0, 5, 6, 1)), search=False, threads=1, check_part=False)
 
 
 class Case:
@@ -103,6 +105,34 @@ def test_events_come_in_order_in_the_caller_s_thread(case: Case) -> None:
     assert threads == {threading.current_thread()}
     method.RemoveAllCommands()
     assert not method.HasCommand(sitk.sitkStartEvent)
+
+
+def test_the_metric_is_there_during_iterations_and_improves(case: Case) -> None:
+    method, values = case.method(), []
+    assert np.isnan(method.GetMetricValue())
+    method.AddCommand(sitk.sitkIterationEvent, lambda: values.append((method.GetCurrentLevel(), method.GetMetricValue())))
+    method.Execute(case.images, case.moving)
+    assert all(-1 <= v < 0 for _, v in values)
+    for number in (0, 1):
+        own = [v for level, v in values if level == number]
+        assert own[-1] < own[0]
+    assert method.GetMetricValue() <= values[-1][1] + 1e-3
+
+
+def test_prior_part_and_carm_are_passed_on(case: Case) -> None:
+    """A prior that is all but certain keeps the pose where it is; a bone that is not there is named."""
+    method = case.method()
+    center = rigid.apply(case.start, case.target)
+    method.SetPosePrior(PosePrior.around(case.start, center, rotation_deg=0.01, translation_mm=0.01, weight=1.0))
+    pose = rigid.from_sitk(method.Execute(case.images, case.moving))
+    assert np.linalg.norm(rigid.apply(pose, case.target) - center) < 0.2
+    method.SetPosePrior(None)
+    method.SetCArmTolerance(CArmTolerance())
+    method.Execute(case.images, case.moving)
+    assert len(method.GetResult().carm.corrections()) == 2
+    method.SetPart(3)
+    with pytest.raises(FluoroGuideError, match="no label image"):
+        method.Execute(case.images, case.moving)
 
 
 def test_stopping_from_a_command_and_then_going_on(case: Case) -> None:
