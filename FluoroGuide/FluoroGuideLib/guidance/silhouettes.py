@@ -18,7 +18,7 @@ from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
 from ..geometry.rigid import apply, inverse
-from .hidden import MARGIN_PX, split_hidden
+from .hidden import split_hidden
 from .shapes import DrawnView
 
 FOLLOW_DEG = 1.0
@@ -117,9 +117,6 @@ class Silhouette:
         self._points = np.empty((0, 3))
         self._bounds: list[tuple[int, int, bool]] = []
         self._seen_from: np.ndarray | None = None
-        low, high = surface.vertices_lps_mm.min(0), surface.vertices_lps_mm.max(0)
-        self._corners = np.array([[(low, high)[n >> k & 1][k] for k in range(3)] for n in range(8)])
-        self._corners_px = np.full((8, 2), np.inf)
         self.extractions = 0
 
     def update(self, view: CArmView | DrawnView, pose: np.ndarray) -> list[tuple[np.ndarray, bool]]:
@@ -127,12 +124,9 @@ class Silhouette:
         drawn = view if isinstance(view, DrawnView) else DrawnView(view)
         source = apply(inverse(pose), drawn.source_mm)
         away = source - self.surface.center_lps_mm
-        corners = drawn.project(apply(pose, self._corners))
-        # What lies far outside the picture was not judged: it may come in when the picture is turned or shifted.
-        shifted = not np.abs(corners - self._corners_px).max() < 0.5 * MARGIN_PX
-        if self._seen_from is None or shifted or not _alike(away, self._seen_from):
+        if self._seen_from is None or not _alike(away, self._seen_from):
             self._extract(drawn, pose, source)
-            self._seen_from, self._corners_px = away, corners
+            self._seen_from = away
         if not len(self._points):
             return []
         pixels = drawn.project(apply(pose, self._points))
