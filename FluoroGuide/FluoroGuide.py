@@ -10,6 +10,8 @@ from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import *
 from slicer.util import VTKObservationMixin
 
+import qt
+
 
 class FluoroGuide(ScriptedLoadableModule):
     """The module as Slicer lists it."""
@@ -30,18 +32,10 @@ class FluoroGuide(ScriptedLoadableModule):
 
 def onStartupCompleted():
     """Layout (a saved scene may ask for it before the module is opened) and sample data."""
-    from FluoroGuideLib.scene import host, xray_view
+    from FluoroGuideLib.scene import host, sample_data, xray_view
 
     xray_view.register_layout(host.start())
-    try:
-        import SampleData
-    except ImportError:
-        return
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="FluoroGuide", sampleName="FluoroGuideLumbarPhantom", nodeNames="FluoroGuideLumbarPhantom", fileNames="FluoroGuideLumbarPhantom",
-        uris="made-on-this-computer", customDownloader=lambda source: [FluoroGuideLogic().loadSampleCase()["volume"]],
-        thumbnailFileName=os.path.join(os.path.dirname(__file__), "Resources", "Icons", "FluoroGuide.png"),
-    )
+    sample_data.register(lambda: [FluoroGuideLogic().loadSampleCase()["volume"]], host.start, _("FluoroGuide"))
 
 
 class FluoroGuideWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -212,15 +206,34 @@ class FluoroGuideTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        for step in (self.test_PlanRegisterGuideRecord, self.test_WorkflowThroughTheWidget):
+        for step in (self.test_PlanRegisterGuideRecord, self.test_PlanAndXrayPanels, self.test_WorkflowThroughTheWidget):
             self.setUp()
             step()
+
+    def test_PlanAndXrayPanels(self):
+        """The panel's sections Patient and plan, and X-ray, clicked through; no main window is needed."""
+        from FluoroGuideLib.ui.self_test import PanelSteps
+
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        parent.setMRMLScene(slicer.mrmlScene)
+        widget = FluoroGuideWidget(parent)
+        widget.setup()
+        try:
+            widget.enter()
+            steps = PanelSteps(self, widget.panel, widget.logic.loadSampleCase(), slicer.app.processEvents)
+            self.delayDisplay("Planning")
+            steps.plan()
+            self.delayDisplay("Loading an X-ray")
+            steps.xray()
+        finally:
+            widget.exit()
+            widget.cleanup()
 
     def test_WorkflowThroughTheWidget(self):
         """Register, cancel, go back, guide, record: buttons clicked in a widget of its own."""
         import tempfile
 
-        import qt
         from FluoroGuideLib.ui.workflow_steps import Workflow
 
         parent = slicer.qMRMLWidget()
