@@ -25,14 +25,27 @@ class FluoroGuideError(Exception):
         """One line: what, which value, what to do next."""
         text = self.what.rstrip(".")
         if self.value is not None:
-            text += f" ({self.value})"
+            text += f" ({_short(self.value)})"
         text += "."
         if self.next_step:
             text += " " + self.next_step.rstrip(".") + "."
-        return " ".join(text.split())
+        # What a file says may hold anything: no control or direction characters, and nothing that no terminal can print.
+        return " ".join("".join(c if c.isprintable() else " " for c in text).encode("utf-8", "replace").decode().split())
 
     def __str__(self) -> str:
         return self.message
+
+
+MOST_LETTERS = 400
+
+
+def _short(value: object) -> str:
+    """A value as text; of one without end its beginning."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list in itself
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 3] + "..."
 
 
 class CancelledError(FluoroGuideError):

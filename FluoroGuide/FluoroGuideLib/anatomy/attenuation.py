@@ -9,12 +9,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import FluoroGuideError
+from .volume_checks import MOST_PACKED, BoundedFile, check_file, check_promise
 
 WATER_ATTENUATION_PER_MM = 0.02
 """Linear attenuation of water, 1/mm, at a typical effective energy of fluoroscopy (about 65-70 keV; DESIGN 3)."""
 HU_RANGE = (-1024.0, 3000.0)
 """Below lies padding (-2000, -3024, ...), above metal and its streaks; both are clipped to the range."""
-MAX_VOXELS = 2_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,60 +105,100 @@ def read_volume(path: str | Path) -> sitk.Image:
 
 
 def _read_file(path: Path) -> sitk.Image:
+    check_file(path, "volume")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):  # the latter: ITK's message quotes the file
         hint = "Give NIfTI, NRRD, MetaImage or a folder of DICOM slices"
         raise FluoroGuideError("The file is not a volume that can be read", path.name, hint) from None
-    if float(np.prod([float(n) for n in reader.GetSize()])) > MAX_VOXELS:
-        raise FluoroGuideError("The volume is too large", f"{path.name}, {reader.GetSize()}", "Crop or resample it first")
+    check_promise(reader, path, "volume")
     try:
         return reader.Execute()
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError, UnicodeDecodeError):
         raise FluoroGuideError("The volume is damaged or incomplete", path.name, "Export it again") from None
 
 
 def _read_series(folder: Path) -> tuple[sitk.Image, str]:
-    reader = sitk.ImageSeriesReader()
-    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+    series = _headers(folder)
     if not series:
         raise FluoroGuideError("The folder holds no DICOM series", folder.name, "Give the folder that holds the slices themselves")
-    files = max(series.values(), key=len)
-    note = f"the folder holds {len(series)} series; the largest, of {len(files)} files, was read" if len(series) > 1 else ""
-    if len(files) == 1:
-        return _read_file(Path(files[0])), note
-    _check_slices(files, folder.name)
-    reader.SetFileNames(files)
+    slices = max(series.values(), key=len)
+    note = f"the folder holds {len(series)} series; the largest, of {len(slices)} files, was read" if len(series) > 1 else ""
+    if len(slices) == 1:
+        return _read_file(slices[0][0]), note
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(f) for f in _in_order(slices, folder.name)])
     # ITK prints a warning for deviations of micrometres; real gaps were refused above.
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return reader.Execute(), note
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError, UnicodeDecodeError):
         hint = "Check that its slices have one size and none is missing"
         raise FluoroGuideError("The DICOM series cannot be read as one volume", folder.name, hint) from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _check_slices(files: tuple[str, ...], name: str) -> None:
-    """Raise when the slices of a series are not evenly spaced along one line across the slices.
+_SLICE_TAGS = (
+    "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "SamplesPerPixel",
+)
 
-    SimpleITK would silently take the first distance for all, or ignore a gantry tilt.
+
+def _headers(folder: Path) -> dict[str, list[tuple[Path, object]]]:
+    """(file, header) of each series in a folder.
+
+    Read with pydicom: GDCM's own scan believes every length in a file and takes gigabytes and minutes over a damaged one.
     """
+    import warnings
+
     import pydicom
 
+    series: dict[str, list[tuple[Path, object]]] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        try:
+            with path.open("rb") as file:
+                if file.read(132)[128:] != b"DICM":
+                    continue
+                file.seek(0)
+                bounded = BoundedFile(file, path.stat().st_size)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what is wrong with a file is told in one sentence below
+                    header = pydicom.dcmread(bounded, stop_before_pixels=True, specific_tags=list(_SLICE_TAGS))
+                bounded.check_next_element()
+            uid = str(header.get("SeriesInstanceUID", ""))
+            bytes_promised = float(np.prod([float(header.get(tag) or 1) for tag in _SLICE_TAGS[3:]])) / 8
+        except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user
+            raise FluoroGuideError("A DICOM file of the folder is damaged", path.name, "Copy or export the series again") from None
+        if "Rows" in header:
+            if not 0 < bytes_promised <= MOST_PACKED * path.stat().st_size:
+                raise FluoroGuideError("A DICOM file promises more voxels than it can hold", path.name, "Copy or export the series again")
+            series.setdefault(uid, []).append((path, header))
+    return series
+
+
+def _in_order(slices: list[tuple[Path, object]], name: str) -> list[Path]:
+    """Files along the line across the slices.
+
+    Raises
+    ------
+    FluoroGuideError
+        The slices are not evenly spaced along one line: SimpleITK would silently take the first distance for all, or ignore a gantry tilt.
+    """
     try:
-        headers = [pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["ImagePositionPatient", "ImageOrientationPatient"]) for f in files]
-        positions = np.array([[float(v) for v in h.ImagePositionPatient] for h in headers])
-        row, column = np.array([float(v) for v in headers[0].ImageOrientationPatient]).reshape(2, 3)
+        positions = np.array([[float(v) for v in h.ImagePositionPatient] for _, h in slices])
+        row, column = np.array([float(v) for v in slices[0][1].ImageOrientationPatient]).reshape(2, 3)
+        across = positions @ np.cross(row, column)
+        if not np.isfinite(across).all():
+            raise ValueError
     except Exception:  # slices without positions: pydicom raises many kinds, and the answer is the same
         hint = "Export it as CT, CBCT or MR slices, or convert it to NIfTI"
         raise FluoroGuideError("The slices of the DICOM series have no positions", name, hint) from None
-    steps = np.diff(positions, axis=0)
-    along = steps @ np.cross(row, column)
+    order = np.argsort(across, kind="stable")
+    steps = np.diff(positions[order], axis=0)
+    along = np.diff(across[order])
     typical = float(np.median(np.abs(along)))
     uneven = int((np.abs(np.abs(along) - typical) > 0.1 * typical + 0.01).sum())
     if typical <= 0 or uneven:
@@ -168,6 +208,7 @@ def _check_slices(files: tuple[str, ...], name: str) -> None:
     if sideways > 0.02 * typical + 0.02:
         shift = f"{name}, {sideways:.2f} mm per slice"
         raise FluoroGuideError("The DICOM slices are shifted against each other (gantry tilt)", shift, "Resample it to a straight volume")
+    return [slices[n][0] for n in order]
 
 
 def check_volume(image: sitk.Image, name: str) -> None:

@@ -25,12 +25,19 @@ def read_segmentation(path: str | Path, names_path: str | Path | None = None) ->
     """
     import SimpleITK as sitk
 
+    from .volume_checks import check_file, check_promise
+
     path = Path(path)
     if not path.is_file():
         raise FluoroGuideError("The segmentation does not exist", path.name, "Check the path")
+    check_file(path, "segmentation")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError:
+        reader.ReadImageInformation()
+        check_promise(reader, path, "segmentation")
+        image = reader.Execute()
+    except (RuntimeError, MemoryError, UnicodeDecodeError):
         raise FluoroGuideError("The segmentation cannot be read as an image", path.name, "Give .seg.nrrd, .nrrd or .nii.gz") from None
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise FluoroGuideError("The segmentation has overlapping segments", path.name, "Export it as a label map")

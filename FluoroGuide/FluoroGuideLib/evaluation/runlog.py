@@ -79,11 +79,20 @@ def read_rows(path: Path) -> dict[str, dict]:
         for line in file:
             try:
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row["run"], str) and all(k in row for k in ("subject", "views", "start", "verdict")):
-                    rows.setdefault(row["run"], row)
-            except (ValueError, KeyError, RecursionError):
+            except (ValueError, RecursionError):
                 continue
+            if _is_run(row):
+                rows.setdefault(row["run"], row)
     return rows
+
+
+def _is_run(row: object) -> bool:
+    """Whether every column has a value of its kind, or none where that may be."""
+    if not isinstance(row, dict) or any(row.get(k) is None for k in ("run", "subject", "scene", "start", "views", "verdict")):
+        return False
+    allowed = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+    known = [(row.get(c), t) for c, t in COLUMNS.items() if row.get(c) is not None]
+    return all(isinstance(v, allowed[t]) and (t is bool or not isinstance(v, bool)) and (t is not float or abs(v) < 1e300) for v, t in known)
 
 
 def _ends_with_newline(path: Path) -> bool:

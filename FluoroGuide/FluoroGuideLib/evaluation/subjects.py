@@ -161,9 +161,11 @@ def _from_entry(entry: dict, folder: Path) -> Subject:
         raise FluoroGuideError("A subject of the study file has an unknown key", unknown[0], "Known are " + ", ".join(sorted(known)))
     volume, cases = take(entry, "volume", "study file's subject"), entry.get("cases", [])
     texts = [v for k, v in entry.items() if k != "cases" and v is not None]
-    if not isinstance(cases, list) or not all(isinstance(v, str) and "\x00" not in v for v in [*texts, *cases]):
-        raise FluoroGuideError("A subject of the study file has a value that is not text", entry.get("name"), "Write file names as text")
+    if not isinstance(cases, list) or not all(isinstance(v, str) and "\x00" not in v and len(v) < 200 for v in [*texts, *cases]):
+        raise FluoroGuideError("A subject of the study file has a value that is no file name", entry.get("name"), "Write file names as text")
     files = {k: folder / entry[k] for k in ("targets", "labels", "names", "simulate_from") if entry.get(k)}
+    if not isinstance(volume, str):
+        raise FluoroGuideError("A subject of the study file names no volume", entry.get("name"), "Give the name of its file")
     return load_subject(
         volume if volume == SAMPLE else str(folder / volume), name=entry.get("name"), modality=entry.get("modality") or "CT",
         cases=tuple(str(folder / c) for c in cases), **files,

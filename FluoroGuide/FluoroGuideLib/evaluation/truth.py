@@ -77,7 +77,8 @@ def _finite(value: float) -> bool:
 
 def _beside(truth: Path, name: object) -> Path:
     """A file in the same folder: a truth file from elsewhere must not make this program read other files."""
-    if not isinstance(name, str) or not name or "\x00" in name or {PurePosixPath(name).name, PureWindowsPath(name).name} != {name} or name == "..":
+    plain = isinstance(name, str) and 0 < len(name) <= 200 and "\x00" not in name and name != ".."
+    if not plain or {PurePosixPath(name).name, PureWindowsPath(name).name} != {name}:
         raise FluoroGuideError("A view of the gold standard is not the name of a file beside it", repr(name)[:80], "Give a name without folders")
     path = truth.parent / name
     if not path.is_file():

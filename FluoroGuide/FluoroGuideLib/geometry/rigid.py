@@ -186,6 +186,6 @@ def read_tfm(path: str | Path) -> np.ndarray:
         raise FluoroGuideError("The transform file does not exist", path, "Check the path given with --initial or --pose.")
     try:
         transform = sitk.ReadTransform(str(path))
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):  # the latter: ITK's message quotes the file
         raise FluoroGuideError("The file is not an ITK transform", path, "Give a .tfm file with a rigid transform.") from None
     return from_sitk(transform)

@@ -74,7 +74,7 @@ def _read_picture(path: Path) -> np.ndarray:
         if float(np.prod([float(n) for n in size])) > MAX_PICTURE_PIXELS:
             raise FluoroGuideError("The picture is too large", f"{path.name}, {size}", "Check the file")
         image = reader.Execute()
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError, UnicodeDecodeError):
         raise FluoroGuideError("The file is not a picture that can be read", path.name, "Give DICOM XA/RF, PNG, TIFF or NRRD") from None
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise FluoroGuideError("The picture is in colour", path.name, "Give a grey picture: convert it first, without text or drawings in it")

@@ -74,8 +74,8 @@ def read_json(path: str | Path, what: str) -> object:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise FluoroGuideError(f"The {what} is not JSON", f"{path.name}: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise FluoroGuideError(f"The {what} is not JSON", f"{path.name} is not a text file") from None
+    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, brackets without end
+        raise FluoroGuideError(f"The {what} is not JSON", f"{path.name} is not a text file of that kind") from None
     except OSError as error:
         raise FluoroGuideError(f"The {what} cannot be read", f"{path.name}: {error.strerror}") from None
 

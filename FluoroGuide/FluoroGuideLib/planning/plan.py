@@ -14,6 +14,7 @@ from .jsonfile import check_header, read_json, take, write_json
 PLAN_FORMAT = "fluoroguide-plan"
 PLAN_VERSION = 0
 LATERALITIES = ("left", "right", "bilateral", "midline")
+LARGEST_MM = 1e6
 MINIMUM_LENGTH_MM = 1.0
 """Shorter trajectories have no direction worth the name: 0.1 mm of click noise would turn them by 6 degrees."""
 
@@ -22,7 +23,7 @@ def point_lps_mm(value: object, what: str) -> np.ndarray:
     """``value`` as a read-only float64 point (3,), LPS mm; ``what`` names it in the error."""
     try:
         point = np.array(value, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         point = np.empty(0)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise FluoroGuideError(f"{what} is not three finite numbers", value, "Give x, y, z in LPS mm")
@@ -33,7 +34,7 @@ def point_lps_mm(value: object, what: str) -> np.ndarray:
 def _positive(value: object, what: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LARGEST_MM:
         raise FluoroGuideError(f"{what} is not a positive number", value)
     return float(value)
 

@@ -96,11 +96,11 @@ def _looks_like_dicom(path: Path) -> bool:
 
 
 def _read(path: Path) -> object:
-    import pydicom
+    from ..imaging.dicom_file import open_dicom
 
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    except Exception:  # not DICOM, or damaged in one of many ways
+        dataset = open_dicom(path).dataset  # bounded: a deflated file may promise to unpack to anything
+    except FluoroGuideError:
         raise FluoroGuideError("The file is not a readable DICOM file", path.name, "Give an RDSR, XA or RF file") from None
     if "SOPClassUID" not in dataset and "Modality" not in dataset:
         raise FluoroGuideError("The file is not a readable DICOM file", path.name, "Give an RDSR, XA or RF file")

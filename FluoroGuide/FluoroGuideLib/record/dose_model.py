@@ -207,6 +207,9 @@ class DoseSummary(DoseTotals):
 def _known(kind: type, data: dict) -> object:
     """A dataclass from the keys it has; those of a later version are left to the record."""
     names = {f.name for f in dataclasses.fields(kind)}
+    for name in TOTAL_FIELDS:
+        if not isinstance(data.get(name), (int, float, type(None))):
+            raise FluoroGuideError(f"The dose's {name} is not a number", data[name])
     return kind(**{k: v for k, v in data.items() if k in names})
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import FluoroGuideError
 from ..planning.jsonfile import write_json
-from .compatibility import RECORD_FORMAT
+from .bundle import texts
 from .journal import SUFFIX
 from .privacy import without_identifiers
 from .record import ProcedureRecord, read_record
@@ -45,34 +44,29 @@ def open_record(path: str | Path) -> ProcedureRecord:
 
 def _from_scene(path: Path) -> ProcedureRecord:
     """The record in a scene file, without Slicer: text nodes are files of their own or attributes of the scene's XML."""
-    from .keeper import records_in_xml
+    from .keeper import records_in_text
 
     try:
-        with zipfile.ZipFile(path) as bundle:
-            for name in bundle.namelist():
-                if not name.endswith((".txt", ".json", ".mrml")):
-                    continue
-                text = bundle.read(name).decode("utf-8", "replace")
-                if RECORD_FORMAT not in text:
-                    continue
-                values = records_in_xml(text) if name.endswith(".mrml") else [json.loads(text)]
-                for value in values:
-                    if isinstance(value, dict) and value.get("format") == RECORD_FORMAT:
-                        return ProcedureRecord.from_dict(value)
-    except (OSError, ValueError, zipfile.BadZipFile):
+        for _name, text in texts(path):
+            for value in records_in_text(text):
+                return ProcedureRecord.from_dict(value)
+    except OSError:
         raise FluoroGuideError("The scene file is damaged", path.name, "Choose another copy") from None
     raise FluoroGuideError("The scene holds no procedure record", path.name, "Choose a scene in which a placement or a dose was recorded")
 
 
 def _from_report(path: Path) -> ProcedureRecord:
-    import pydicom
-
+    from ..imaging.dicom_file import open_dicom
     from .structured_report import record_in_report
 
     try:
-        data = record_in_report(pydicom.dcmread(path))
-    except (pydicom.errors.InvalidDicomError, ValueError, EOFError, AttributeError, KeyError):
+        data = record_in_report(open_dicom(path).dataset)
+    except FluoroGuideError:
+        raise
+    except Exception:  # pydicom decodes on access, and a damaged element may raise nearly anything there
         raise FluoroGuideError("The structured report is damaged", path.name, "Export it again") from None
+    if not isinstance(data, dict):
+        raise FluoroGuideError("The structured report is damaged", path.name, "Export it again")
     data["key_images"] = []  # they are DICOM images of their own, beside the report
     return ProcedureRecord.from_dict(data)
 

@@ -24,6 +24,8 @@ from ..errors import FluoroGuideError
 
 SUFFIX = ".fgjournal"
 DIGITS = 16
+MOST_EVENTS = 10_000_000
+"""A number beyond is damage whose checksum fits; the list of missing events must stay finite."""
 _WINDOWS_LOCK_OFFSET = 0x7FFF_0000  # beyond every journal: msvcrt locks bytes against reading too
 
 
@@ -82,9 +84,12 @@ def _event_of(line: bytes) -> dict | None:
         return None
     try:
         event = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("n"), int) and isinstance(event.get("record"), str) else None
+    if not isinstance(event, dict) or not isinstance(event.get("record"), str) or not isinstance(event.get("data", {}), dict):
+        return None
+    number = event.get("n")
+    return event if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < MOST_EVENTS else None
 
 
 def read_journal(path: str | Path) -> JournalContent:

@@ -7,12 +7,12 @@ forgotten: ``["set", key, value]``, ``["add", key, items]`` (appended to a list)
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FluoroGuideError
+from .bundle import texts
 from .compatibility import RECORD_FORMAT
 from .journal import SUFFIX, Acknowledgement, Journal, JournalContent, locked, read_journal
 from .userdata import journal_folder
@@ -42,22 +42,32 @@ def changes(old: dict | None, new: dict) -> list[list]:
 
 def apply_changes(state: dict, steps: list) -> None:
     """Apply :func:`changes` to ``state`` in place."""
+    if not isinstance(steps, list) or not all(_whole(step) for step in steps):
+        raise FluoroGuideError("The journal holds a change that is not whole", None, "Recover from the saved record instead")
     for step, key, *value in steps:
         if step == "set":
             state[key] = value[0]
         elif step == "add":
-            state[key] = [*(state.get(key) or []), *value[0]]
+            before = state.get(key)
+            state[key] = [*(before if isinstance(before, list) else []), *value[0]]
         elif step == "drop":
             state.pop(key, None)
         else:
             raise FluoroGuideError("The journal holds a change that this FluoroGuide does not know", step, "Update FluoroGuide")
 
 
+def _whole(step: object) -> bool:
+    """Whether a step of :func:`changes` has its key and what it needs (unknown kinds are told apart later)."""
+    if not isinstance(step, list) or len(step) < 2 or not isinstance(step[0], str) or not isinstance(step[1], str):
+        return False
+    return step[0] not in ("set", "add") or (len(step) == 3 and (step[0] == "set" or isinstance(step[2], list)))
+
+
 def state_of(content: JournalContent) -> dict:
     """The record (plain data) after all events of a journal."""
     state: dict = {}
     for event in content.events:
-        apply_changes(state, event["data"].get("changes", []))
+        apply_changes(state, event.get("data", {}).get("changes", []))
     return state
 
 
@@ -171,35 +181,39 @@ def saved_in(path: str | Path, state: dict) -> bool:
             return json.loads(path.read_text(encoding="utf-8")) == state
         if path.suffix == ".html":
             return state_mark(state) in path.read_text(encoding="utf-8")
-        with zipfile.ZipFile(path) as bundle:
-            return any(_is_state(bundle.read(name), state) for name in bundle.namelist() if name.endswith((".txt", ".json", ".mrml")))
-    except (OSError, ValueError, zipfile.BadZipFile):
+        return any(value == state for _, text in texts(path) if state.get("record_id", "") in text for value in records_in_text(text))
+    except (OSError, ValueError, RecursionError):
         return False
 
 
-def _is_state(raw: bytes, state: dict) -> bool:
-    text = raw.decode("utf-8", "replace")
-    if state.get("record_id", "") not in text:
-        return False
-    try:
-        return json.loads(text) == state
-    except ValueError:
-        return any(value == state for value in records_in_xml(text))
+def records_in_text(text: str) -> list[dict]:
+    """Records in a text of a scene: JSON itself, or attributes of the scene's XML.
 
-
-def records_in_xml(scene: str) -> list:
-    """JSON records held by the attributes of a scene's XML."""
+    XML with a document type is left alone: a scene has none, and entities can make a small file endless.
+    """
     import xml.etree.ElementTree as ET
 
-    values = []
-    for element in ET.fromstring(scene).iter():
-        for value in element.attrib.values():
-            if RECORD_FORMAT in value:
-                try:
-                    values.append(json.loads(value))
-                except ValueError:
-                    continue
-    return values
+    if RECORD_FORMAT not in text:
+        return []
+    found = _json_record(text)
+    if found is not None:
+        return [found]
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return []
+    try:
+        scene = ET.fromstring(text)
+    except (ET.ParseError, ValueError, RecursionError):
+        return []
+    values = [_json_record(value) for element in scene.iter() for value in element.attrib.values() if RECORD_FORMAT in value]
+    return [v for v in values if v is not None]
+
+
+def _json_record(text: str) -> dict | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and value.get("format") == RECORD_FORMAT else None
 
 
 def state_mark(state: dict) -> str:

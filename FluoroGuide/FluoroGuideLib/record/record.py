@@ -235,7 +235,7 @@ class ProcedureRecord:
             **{key: plain(getattr(self, key)) for key in ("checklist", "contrast", "injectate", "pain", "complications", "aftercare")},
             "key_images": [k.to_dict() for k in self.key_images], "timeline": plain(self.timeline), "notes": self.notes, "notice": RESEARCH_NOTICE,
         }
-        return merged(data, self.extra)
+        return merged(plain(data), self.extra)
 
     @classmethod
     def from_dict(cls, data: dict) -> ProcedureRecord:
@@ -244,9 +244,25 @@ class ProcedureRecord:
         Raises
         ------
         FluoroGuideError
-            Another format, a version that says it cannot be read, or a missing key (named).
+            Another format, a version that says it cannot be read, a missing key, or a value that does not fit the schema (named).
         """
-        data, warnings = upgraded(data)
+        from .schema import kinds_schema, problems
+
+        try:
+            data, warnings = upgraded(data)
+            record = cls._of(data, warnings)
+            newer = data["schema_version"] > SCHEMA_VERSION  # may know words that this schema does not
+            wrong = [] if newer else problems(record.to_dict(), kinds_schema())
+        except FluoroGuideError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            raise FluoroGuideError("The record is damaged", type(error).__name__, "Choose another copy, or recover it from its journal") from None
+        if wrong:
+            raise FluoroGuideError("The record does not fit its schema", wrong[0], "Choose another copy, or recover it from its journal")
+        return record
+
+    @classmethod
+    def _of(cls, data: dict, warnings: list[str]) -> ProcedureRecord:
         values = {key: take(data, key, "record") for key in KEYS} | {key: data.get(key, default) for key, default in NEW_IN_1.items()}
         lists = [key for key in LISTS if not isinstance(values[key], list)]
         if lists:
@@ -256,7 +272,7 @@ class ProcedureRecord:
         values["key_images"] = [KeyImage.from_dict(k) for k in values["key_images"]]
         values["dose"] = DoseSummary.from_dict(values["dose"]) if values["dose"] is not None else None
         record = cls(**values, read_warnings=tuple(warnings))
-        record.extra = unknown(data, record.to_dict())
+        record.extra = plain(unknown(data, record.to_dict()))
         return record
 
 

@@ -213,8 +213,8 @@ def _registrations(record: ProcedureRecord) -> str:
         return _section("Registration", "<p class='none'>No registration was recorded.</p>")
     rows = []
     for k, r in enumerate(record.registrations, 1):
-        errors = "<br>".join(f"{escape(t['name'])}: {_number(t.get('predicted_error_mm'), 'mm')}" for t in r.get("targets", [])) or NOT_TOLD
-        similarity = ", ".join("–" if s is None else f"{s:.2f}" for s in r.get("similarity", [])) or NOT_TOLD
+        errors = "<br>".join(f"{escape(t['name'])}: {_number(t.get('predicted_error_mm'), 'mm')}" for t in r.get("targets") or []) or NOT_TOLD
+        similarity = ", ".join("–" if s is None else f"{s:.2f}" for s in r.get("similarity") or []) or NOT_TOLD
         reasons = _list(r.get("reasons", []))
         verdict = f"<b class='{escape(r['verdict'])}'>{escape(r['verdict'])}</b>{reasons}"
         rows.append([str(k), _when(r.get("utc")), verdict, errors, similarity, _text(r.get("version"))])

@@ -28,6 +28,27 @@ def record_schema() -> dict:
         raise FluoroGuideError("The schema of records is missing", error.strerror, "Install FluoroGuide again") from None
 
 
+VALUES = {"enum", "const", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength"}
+"""Words about values rather than their kind: a record that breaks them is invalid but can still be shown, and nothing of it is lost."""
+
+
+@lru_cache(maxsize=1)
+def kinds_schema() -> dict:
+    """The schema of records without its limits of values: what a record must fit to be read at all."""
+    def stripped(rule: object) -> object:
+        if isinstance(rule, dict):
+            kept = {
+                k: ({n: stripped(r) for n, r in v.items()} if k in ("properties", "$defs") else stripped(v))
+                for k, v in rule.items() if k not in VALUES
+            }
+            if "enum" in rule and "type" not in rule:
+                kept["type"] = sorted({name for name, kind in {**TYPES, "number": (int, float)}.items() for v in rule["enum"] if isinstance(v, kind)})
+            return kept
+        return [stripped(r) for r in rule] if isinstance(rule, list) else rule
+
+    return stripped(record_schema())
+
+
 def problems(data: object, schema: dict | None = None) -> list[str]:
     """What does not fit the schema, one sentence per place (``placements[0].tip_lps_mm[2]: ...``); empty when all fits."""
     root = schema or record_schema()

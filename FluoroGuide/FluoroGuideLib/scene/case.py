@@ -18,6 +18,7 @@ from ..errors import FluoroGuideError
 from ..guidance.triangulation import NeedlePose
 from ..imaging.xray import XrayImage
 from ..planning.plan import Plan
+from ..record.bundle import check_bundle
 from ..registration.result import Registration
 from .host import Host
 from .models import build_carm
@@ -290,6 +291,7 @@ def load_mrb(host: Host, path: str | Path) -> dict:
         raise FluoroGuideError("The scene file does not exist", path, "Check the path")
     if not zipfile.is_zipfile(path):  # asked first, so that a wrong file does not cost the user the open scene
         raise FluoroGuideError("The file is not a Slicer scene bundle (.mrb)", path.name)
+    check_bundle(path)
     import slicer
 
     if host.headless:

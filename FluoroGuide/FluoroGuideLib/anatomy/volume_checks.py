@@ -1,0 +1,115 @@
+"""Checks of volume files before ITK reads them: damaged headers make it take gigabytes, or loop for ever."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+
+MAX_VOXELS = 2_000_000_000
+MOST_PACKED = 1100
+"""No file holds more than this many times its size: deflate packs 1032 to 1 at best."""
+_LARGEST = 1e7
+_NEXT = "Export it again"
+
+
+def check_file(path: Path, what: str) -> None:
+    """Raise for a damaged ``.gz`` file and for a NIfTI header with geometry that is no number; ``what`` names the file's role.
+
+    ITK's NIfTI reader loops for ever over an infinite element of the sform matrix (found by the proof ``fuzz_readers``).
+    """
+    name = path.name.lower()
+    packed = name.endswith(".gz")
+    if packed:
+        with path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                return  # no such file at all: ITK says so
+        _check_gzip(path, what)
+    if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
+        _check_nifti(_start(path), path.name, what)
+
+
+def _check_gzip(path: Path, what: str) -> None:
+    import gzip
+
+    try:
+        with gzip.open(path, "rb") as file:
+            while file.read(1 << 22):
+                pass
+    except Exception:  # gzip and zlib raise several kinds
+        raise FluoroGuideError(f"The {what} is damaged or incomplete", path.name, _NEXT) from None
+
+
+def _start(path: Path) -> bytes:
+    import gzip
+
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        return file.read(540)
+
+
+def _check_nifti(header: bytes, name: str, what: str) -> None:
+    """pixdim, quaternion and sform of NIfTI-1 (348 bytes) and NIfTI-2 (540 bytes), either byte order."""
+    for order in "<>":
+        size = struct.unpack(order + "i", header[:4])[0] if len(header) >= 4 else 0
+        if size == 348 and len(header) >= 348:
+            values = struct.unpack(order + "8f", header[76:108]) + struct.unpack(order + "18f", header[256:328])
+        elif size == 540 and len(header) >= 540:
+            values = struct.unpack(order + "8d", header[104:168]) + struct.unpack(order + "18d", header[352:496])
+        else:
+            continue
+        if not all(abs(v) < _LARGEST for v in values):  # also refuses NaN
+            raise FluoroGuideError(f"The {what}'s header holds a geometry that is no number", name, _NEXT)
+
+
+class BoundedFile:
+    """A binary file that refuses to be read or skipped beyond its end: damaged DICOM elements promise gigabytes, and GDCM believes them."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, count: int = -1) -> bytes:
+        """As a file's; raises EOFError for more than the whole file."""
+        if count > self._size:
+            raise EOFError
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As a file's; raises EOFError beyond the end."""
+        if whence == 0 and offset > self._size:
+            raise EOFError
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._file.tell()
+
+    def check_next_element(self) -> None:
+        """Raise EOFError when the element at the present place (the pixels) is longer than the file (little endian)."""
+        place, head = self.tell(), self._file.read(12)
+        if head[:4] != b"\xe0\x7f\x10\x00" or len(head) < 12:
+            return
+        (length,) = struct.unpack("<I", head[8:12] if head[4:6] in (b"OB", b"OW", b"UN") else head[4:8])
+        if length != 0xFFFFFFFF and place + length > self._size:
+            raise EOFError
+
+
+def check_promise(reader: object, path: Path, what: str) -> None:
+    """Raise when a file's header promises more than it can hold: memory is taken before the file turns out short.
+
+    ``reader`` is a SimpleITK ImageFileReader that has read the header; ``what`` names the file's role in the error.
+    """
+    voxels = float(np.prod([float(n) for n in reader.GetSize()])) * max(1, reader.GetNumberOfComponents())
+    if voxels > MAX_VOXELS:
+        raise FluoroGuideError(f"The {what} is too large", f"{path.name}, {reader.GetSize()}", "Crop or resample it first")
+    if voxels > MOST_PACKED * _bytes_beside(path):
+        raise FluoroGuideError(f"The {what} is damaged or incomplete", f"{path.name} promises {reader.GetSize()} voxels", _NEXT)
+
+
+def _bytes_beside(path: Path) -> int:
+    """Size of a file; of headers that name a file with the voxels (.mhd, .nhdr, .hdr), of all files in the folder."""
+    detached = path.suffix.lower() in (".mhd", ".nhdr", ".hdr")
+    return sum(p.stat().st_size for p in path.parent.iterdir() if p.is_file()) if detached else path.stat().st_size
