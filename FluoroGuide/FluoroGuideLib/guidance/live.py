@@ -131,8 +131,8 @@ class LiveGuide:
     def set_pose(self, pose: np.ndarray) -> None:
         """A new pose (from tracking or registration): the overlay follows, and the next frame is the motion's new reference."""
         self.pose = np.asarray(pose, float)
-        if self.watch is not None:
-            self.watch.restart()
+        if self.watch is not None and not self.watch.follow(self.pose):
+            self.watch = None
 
     def _needle(self, image: np.ndarray) -> NeedleFinding:
         """Follow the last finding; without one, one step of a search: the work of a frame stays bounded, found or not."""
@@ -169,9 +169,9 @@ def composed(result: LiveResult | None, setup: LiveSetup, state: GuidanceState, 
     shapes = [] if result is None else list(result.shapes)
     if status not in GOOD:
         shapes = greyed(shapes)
-    if status == "ok" and setup.bone_drr is None:
+    if status == "ok" and (setup.bone_drr is None or (result is not None and result.motion is None)):
         note = "motion is not watched"
-    elif status == "ok" and result is not None and result.motion is not None and not result.motion.watched:
+    elif status == "ok" and result is not None and not result.motion.watched:
         note = "motion is not watched: the bone is hardly seen"
     return shapes + orientation_shapes(setup.view) + status_shapes(setup.view, setup.registration, status, note)
 

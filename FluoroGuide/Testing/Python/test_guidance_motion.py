@@ -76,6 +76,39 @@ def test_another_picture_is_lost() -> None:
     assert "ok" != states[-1]
 
 
+def test_a_tracked_bone_is_watched_where_it_went() -> None:
+    w = watch()
+    for f in frames(3, None, (0, 0)):
+        w.check(f)
+    pose = np.eye(4)
+    pose[:3, 3] = [6.0, 0.0, -4.0]  # AP: 6 mm to larger columns, 4 mm to larger rows
+    assert w.follow(pose)
+    there, states, seen = (6.0, 4.0), [], None
+    for k in range(14):
+        jump = (6.0, 6.0) if k >= 11 else there
+        reading = w.check(next(frames(1, 0, jump, 30 + k)))
+        states.append(reading.state)
+        seen = reading.shift_mm
+    assert set(states[:11]) == {"ok"}
+    assert "moved" in states[11:]
+    np.testing.assert_allclose(seen, (0.0, 2.0), atol=0.6)
+    far = np.eye(4)
+    far[0, 3] = 40.0
+    assert not w.follow(far)
+
+
+def test_a_bone_too_faint_for_its_surroundings_is_said_not_to_be_watched() -> None:
+    faint = MotionWatch(VIEW, np.eye(4), np.zeros(3), bone())
+    rng = np.random.default_rng(8)
+    tissue = soft(rng)
+    for k in range(20):
+        moved = shift(tissue, (4.0 / MM * np.sin(k / 2), 0), order=1, mode="nearest")
+        reading = faint.check((0.01 * bone() + moved + rng.normal(0, 0.08, tissue.shape)).astype(np.float32), k / 7.5)
+    assert not reading.watched
+    good = watch()
+    assert all(good.check(f, k / 7.5).watched for k, f in enumerate(frames(20, None, (0, 0))))
+
+
 def test_a_target_that_breathes_is_tolerated_by_its_amplitude() -> None:
     w, strict = watch(breathing_mm=2.0), watch()
     states, strictly = [], []
