@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .checks import Evidence
 from .refine import Refined, pose_distance_mm
 from .similarity import FixedView, Level
 
@@ -77,12 +78,20 @@ class Limits:
     coverage_warn
         Part of the X-ray's mask that the volume explains.
     mirrored
-        A mirror image that correlates this many times better than the X-ray itself says that left and right are exchanged.
+        A mirror image whose similarity, on its own, exceeds the X-ray's by this says that left and right are exchanged.
+    alone_warn_mm, alone_fail_mm
+        How far views may pull the target apart, each on its own, in its plane.
+    level_fail, level_warn
+        Cost of the best pose a vertebra or two away, over that of the pose.
     """
 
     similarity_fail: float = 0.25
     similarity_warn: float = 0.45
-    mirrored: float = 1.0
+    mirrored: float = 0.0
+    alone_warn_mm: float = 2.0
+    alone_fail_mm: float = 5.0
+    level_fail: float = 1.0
+    level_warn: float = 1.03
     rival_cost: float = 1.02
     rival_apart_mm: float = 3.0
     error_warn_mm: float = 2.0
@@ -92,7 +101,7 @@ class Limits:
 
 def judge(
     best: Refined, rivals: list[Refined], errors_mm: list[float], coverage: float, views: int, center_mm: np.ndarray, limits: Limits | None = None,
-    *, mirrored: tuple[str, ...] = (),
+    *, seen: Evidence | None = None, names: tuple[str, ...] = (),
 ) -> tuple[str, tuple[str, ...]]:
     """Verdict ``pass``/``warn``/``fail`` and its reasons, from what can be known without the truth.
 
@@ -106,12 +115,11 @@ def judge(
         Part of the X-rays' masks that the volume explains.
     views
         Number of views.
-    mirrored
-        Names of X-rays that fit the volume better as mirror images.
+    seen, names
+        Findings of :mod:`.checks`, and the X-rays' names.
     """
     limits = limits or Limits()
-    fails, warns = [], []
-    fails += [f"{name} fits the volume better as its mirror image: are left and right exchanged?" for name in mirrored]
+    fails, warns = _from_checks(seen, names, limits) if seen is not None else ([], [])
     worst = min(best.evaluation.similarity, default=0.0)
     if worst < limits.similarity_fail:
         fails.append(f"The X-ray and the volume do not look alike (similarity {worst:.2f}): wrong volume, level, side or geometry?")
@@ -132,3 +140,19 @@ def judge(
     notes = ["in-plane only"] if views == 1 else []
     verdict = "fail" if fails else "warn" if warns else "pass"
     return verdict, tuple(fails + warns + notes)
+
+
+def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> tuple[list[str], list[str]]:
+    """Sentences that fail, and that warn."""
+    fails, warns = [], []
+    for name, straight, mirrored in zip(names, seen.straight, seen.mirrored, strict=True):
+        if mirrored > straight + limits.mirrored:
+            fails.append(f"{name} fits the volume better as its mirror image: are left and right exchanged?")
+    apart = max(seen.alone_mm, default=0.0)
+    if apart > limits.alone_warn_mm:
+        kind = fails if apart > limits.alone_fail_mm else warns
+        kind.append(f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?")
+    if seen.level_ratio < limits.level_warn:
+        kind = fails if seen.level_ratio < limits.level_fail else warns
+        kind.append(f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?")
+    return fails, warns

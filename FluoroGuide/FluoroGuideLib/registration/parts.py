@@ -20,6 +20,7 @@ import numpy as np
 
 from ..anatomy.attenuation import AttenuationVolume
 from ..errors import FluoroGuideError
+from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from ..projection.joseph import Projector
@@ -32,6 +33,8 @@ NODES_MM = (6.0, 20.0, 36.0)
 """Distances from the bone at which the shells peak: rigid with the bone up to the first, with the surroundings from the last."""
 FAR_SPACING_MM = 1.5
 """The outermost shell fills the body; it is never made finer than this."""
+LINEAR_MM = 0.7
+"""The surroundings' projection is updated by its derivative while their pose stays within this distance, then made anew."""
 ROI_SHARE = 0.05
 """Pixels where the inner shell contributes less than this part of its maximum do not belong to the bone's shadow."""
 Poses = tuple[np.ndarray, np.ndarray]
@@ -51,15 +54,21 @@ class PartLevel:
 
 @dataclass(frozen=True)
 class PartOptions:
-    """How a part is registered; ``reach_mm`` and ``step_mm`` are the translations tried between bone and surroundings."""
+    """How a part is registered; ``reach_mm`` and ``step_mm`` are the translations tried between bone and surroundings.
+
+    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations; ``keep_first`` go on.
+    """
 
     levels: tuple[PartLevel, ...] = (
-        PartLevel(2.0, 3, 1.0, 6.0, 6, 4), PartLevel(1.0, 3, 0.7, 4.0, 8, 1),
+        PartLevel(2.0, 3, 1.0, 6.0, 8, 3), PartLevel(1.0, 3, 0.7, 4.0, 10, 1),
     )
     nodes_mm: tuple[float, ...] = NODES_MM
     reach_mm: float = 18.0
-    step_mm: float = 5.0
-    candidates: int = 10
+    step_mm: float = 3.0
+    apart_mm: float = 5.0
+    candidates: int = 14
+    first: int = 3
+    keep_first: int = 5
 
 
 class Part:
@@ -93,12 +102,12 @@ class Part:
     def projectors(self, spacing_mm: float) -> list[Projector]:
         """One projector per shell, inner to outer."""
         if spacing_mm not in self._projectors:
-            volume, last = self.moving.volume, len(self.nodes_mm) - 1
-            near = resampled(_near(volume, self.distance, self.nodes_mm[-1] + 2 * spacing_mm), spacing_mm)
+            last = len(self.nodes_mm) - 1
+            near = resampled(_near(self.moving.image, self.distance, self.nodes_mm[-1] + 2 * spacing_mm), spacing_mm)
             made = [Projector(self._shell(near, n), self.moving.backend) for n in range(last)]
             far = max(spacing_mm, FAR_SPACING_MM)
             same = next((p[-1] for s, p in self._projectors.items() if max(s, FAR_SPACING_MM) == far), None)
-            outer = same or Projector(self._shell(resampled(volume.image, far), last), self.moving.backend)
+            outer = same or Projector(self._shell(self.moving.resampled(far), last), self.moving.backend)
             self._projectors[spacing_mm] = [*made, outer]
         return self._projectors[spacing_mm]
 
@@ -113,18 +122,18 @@ class Part:
         return result
 
 
-def _near(volume: AttenuationVolume, distance: object, reach_mm: float) -> object:
+def _near(image: object, distance: object, reach_mm: float) -> object:
     """SimpleITK image: the volume cropped to where the distance map is below ``reach_mm``."""
     import SimpleITK as sitk
 
     inside = np.argwhere(sitk.GetArrayFromImage(distance) < reach_mm)[:, ::-1]
     corners = np.array(list(itertools.product(*zip(inside.min(0), inside.max(0), strict=True))), float)
     points = [distance.TransformContinuousIndexToPhysicalPoint(c.tolist()) for c in corners]
-    index = np.array([volume.image.TransformPhysicalPointToContinuousIndex(p) for p in points])
-    size = np.asarray(volume.image.GetSize())
+    index = np.array([image.TransformPhysicalPointToContinuousIndex(p) for p in points])
+    size = np.asarray(image.GetSize())
     low = np.clip(np.floor(index.min(0)), 0, size - 1).astype(int)
     high = np.clip(np.ceil(index.max(0)) + 1, low + 1, size).astype(int)
-    return sitk.RegionOfInterest(volume.image, (high - low).tolist(), low.tolist())
+    return sitk.RegionOfInterest(image, (high - low).tolist(), low.tolist())
 
 
 def label_distance(labels: object, values: list[int], grid_mm: float = 2.0) -> object:
@@ -178,11 +187,12 @@ class BodiesLevel:
         views = [_focused(v, self.projectors[0], whole, border) for v in level.views]
         self.views = [v for v in views if v is not None]
         self._outer: tuple[np.ndarray | None, list[np.ndarray]] = (None, [])
+        self._tangent: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def own(self) -> BodiesLevel:
         """A copy for one candidate, so that threads do not share the kept projection of the surroundings."""
         other = copy.copy(self)
-        other._outer = (None, [])
+        other._outer, other._tangent = (None, []), {}
         return other
 
     def covariance(self, poses: Poses) -> np.ndarray:
@@ -204,24 +214,63 @@ class BodiesLevel:
                 moving, jacobian = self._with_jacobian(view, shells)
                 self.kernels.normal_equations(jacobian, moving, view.fixed, view.weight, self.cauchy2, hessian, gradient, sums)
             else:
-                image = self._surroundings(poses[1])[n].copy()
-                for projector, pose in zip(self.projectors[:-1], shells[:-1], strict=True):
-                    image += projector.project(view.view, pose, view.rays, view.distances)
-                add_cost(view, image, self.cauchy2, sums)
+                add_cost(view, self._image(n, view, shells, poses[1]), self.cauchy2, sums)
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
     def _with_jacobian(self, view: FixedView, shells: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         image, jacobian = np.zeros(view.mask.shape, np.float32), np.zeros((12, *view.mask.shape), np.float32)
-        for projector, pose, fraction in zip(self.projectors, shells, self.fractions, strict=True):
+        for projector, pose, fraction in zip(self.projectors[:-1], shells[:-1], self.fractions[:-1], strict=True):
             one, d = projector.project_with_jacobian(view.view, pose, self.center_mm, view.rays, view.distances)
             image += one
             jacobian[:6] += np.float32(1 - fraction) * d
-            jacobian[6:] += np.float32(fraction) * d
+            if fraction > 0:
+                jacobian[6:] += np.float32(fraction) * d
+        one, d = self._outer_tangent(view, shells[-1])
+        image += one
+        jacobian[6:] += d
         moving, inverse_std, mean = view.normalize(image)
         self.kernels.local_normalize_jacobian(jacobian, view.mask, view.inverse_count, view.radius, moving, inverse_std, mean)
         return moving, jacobian
+
+    def _outer_tangent(self, view: FixedView, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The outermost shell's projection and derivative: the largest and slowest body, and the one that moves least."""
+        kept = self._tangent.get(id(view))
+        if kept is None or pose_distance_mm(kept[0], pose, self.center_mm) > LINEAR_MM:
+            made = self.projectors[-1].project_with_jacobian(view.view, pose, self.center_mm, view.rays, view.distances)
+            kept = self._tangent[id(view)] = (pose, *made)
+        way = difference(kept[0], pose, self.center_mm).astype(np.float32)
+        return kept[1] + np.tensordot(way, kept[2], 1), kept[2]
+
+    def _image(self, number: int, view: FixedView, shells: list[np.ndarray], surroundings: np.ndarray) -> np.ndarray:
+        """All shells' projection in one view."""
+        image = self._surroundings(surroundings)[number].copy()
+        for projector, pose in zip(self.projectors[:-1], shells[:-1], strict=True):
+            image += projector.project(view.view, pose, view.rays, view.distances)
+        return image
+
+    def shift_costs(self, view: FixedView, number: int, whole: np.ndarray, reach_px: int) -> np.ndarray:
+        """Cost (n, n) with the bone's projection shifted by every second pixel, rows first, up to ``reach_px`` (even).
+
+        The shells are projected once and their pictures shifted, each as far as it goes with the bone.
+        """
+        outer, weight = self._surroundings(whole)[number], np.maximum(view.weight.sum(), 1.0)
+        v, rows, columns = view.view, *view.mask.shape
+        corner = v.pixel_mm((-reach_px, -reach_px))[0]
+        large = CArmView(rows + 2 * reach_px, columns + 2 * reach_px, v.source_mm, corner, v.column_step_mm, v.row_step_mm)
+        pictures = [p.project(large, whole) for p in self.projectors[:-1]]
+        steps = range(-reach_px, reach_px + 1, 2)
+        costs = np.empty((len(steps), len(steps)))
+        for i, j in itertools.product(range(len(steps)), repeat=2):
+            image = outer.copy()
+            for picture, fraction in zip(pictures, self.fractions[:-1], strict=True):
+                r, c = (reach_px - round((1 - fraction) * steps[n]) for n in (i, j))
+                image += picture[r : r + rows, c : c + columns]
+            sums = np.zeros(5)
+            add_cost(view, image, self.cauchy2, sums)
+            costs[i, j] = sums[0] / weight
+        return costs
 
     def _surroundings(self, pose: np.ndarray) -> list[np.ndarray]:
         """Projections of the outermost shell, kept while its pose object stays the same."""
@@ -297,14 +346,17 @@ def register_part(
         if not pool:
             pool = _grid(level, whole, center, options)
 
-        def one(candidate: tuple[Poses, Evaluation], level: BodiesLevel = level, spec: PartLevel = spec) -> tuple[Poses, Evaluation]:
-            own = level.own()
-            poses, evaluation, _ = levenberg_marquardt(own.evaluate, own.move, candidate[0], spec.iterations, cancelled=cancelled)
-            return poses, evaluation
+        def refined(candidates: list[tuple[Poses, Evaluation]], iterations: int, level: BodiesLevel = level) -> list[tuple[Poses, Evaluation]]:
+            def one(candidate: tuple[Poses, Evaluation]) -> tuple[Poses, Evaluation]:
+                own = level.own()
+                return levenberg_marquardt(own.evaluate, own.move, candidate[0], iterations, cancelled=cancelled)[:2]
 
-        with ThreadPoolExecutor(max(1, threads)) as pool_:
-            refined = sorted(pool_.map(one, pool), key=lambda c: c[1].cost)
-        pool = _distinct(refined, center, 1.0, spec.keep if number + 1 < len(options.levels) else 2)
+            with ThreadPoolExecutor(max(1, threads)) as workers:
+                return sorted(workers.map(one, candidates), key=lambda c: c[1].cost)
+
+        if number == 0:
+            pool = _distinct(refined(pool, options.first), center, 1.0, options.keep_first)
+        pool = _distinct(refined(pool, spec.iterations), center, 1.0, spec.keep if number + 1 < len(options.levels) else 2)
     (poses, evaluation), *others = pool
     best = Refined(poses[0], evaluation, 0)
     return PartResult(best, poses[1], [Refined(p[0], e, 0) for p, e in others], level, center)
@@ -335,15 +387,25 @@ def _level(part: Part, images: list[XrayImage], spec: PartLevel, pose: np.ndarra
 
 
 def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options: PartOptions) -> list[tuple[Poses, Evaluation]]:
-    """The best of all translations of the bone against its surroundings."""
+    """The best distinct translations of the bone against its surroundings, from cost maps over the shifts in each view."""
+    from scipy.ndimage import map_coordinates
+
     steps = np.arange(-options.reach_mm, options.reach_mm + 1e-6, options.step_mm)
-    tried = []
-    for shift in itertools.product(steps, steps, steps):
-        if np.linalg.norm(shift) <= options.reach_mm + 1e-6:
-            poses = (perturb(whole, np.r_[0, 0, 0, shift], center_mm), whole)
-            tried.append((poses, level.evaluate(poses, derivatives=False)))
-    tried.sort(key=lambda c: c[1].cost)
-    return tried[: options.candidates]
+    shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    shifts = shifts[np.linalg.norm(shifts, axis=1) <= options.reach_mm + 1e-6]
+    cost = np.zeros(len(shifts))
+    for number, view in enumerate(level.views):
+        jacobian = view.view.project_jacobian(center_mm)[0]  # pixels (column, row) per mm
+        reach = 2 * int(np.ceil(options.reach_mm * np.linalg.norm(jacobian, axis=1).max() / 2))
+        costs = level.shift_costs(view, number, whole, reach)
+        cost += map_coordinates(costs, ((shifts @ jacobian.T)[:, ::-1].T + reach) / 2, order=1, mode="nearest")
+    kept: list[np.ndarray] = []
+    for shift in shifts[np.argsort(cost, kind="stable")]:
+        if all(np.linalg.norm(shift - k) >= options.apart_mm for k in kept):
+            kept.append(shift)
+        if len(kept) == options.candidates:
+            break
+    return [((perturb(whole, np.r_[0, 0, 0, shift], center_mm), whole), None) for shift in kept]
 
 
 def _distinct(pool: list[tuple[Poses, Evaluation]], center_mm: np.ndarray, apart_mm: float, keep: int) -> list[tuple[Poses, Evaluation]]:

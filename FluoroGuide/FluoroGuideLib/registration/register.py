@@ -15,6 +15,7 @@ from ..errors import CancelledError, FluoroGuideError
 from ..geometry.frames import center_lps_mm, corners_lps_mm
 from ..geometry.rigid import apply, check_rigid, recentered
 from ..imaging.xray import XrayImage
+from .checks import evidence
 from .confidence import Limits, judge, pose_covariance
 from .geometry_error import CArmEstimate, CArmTolerance
 from .parts import Part, PartOptions, make_part, register_part
@@ -72,6 +73,8 @@ class Options:
     check_part
         When the whole volume is registered and there are targets: also register the bone around them, and do not pass a
         pose from which that bone differs (costs about as much again; posture changes are else invisible).
+    checks
+        Look at each view alone, at mirror images and one vertebra up and down (:mod:`.checks`) for the verdict.
     carm
         How far the C-arm's geometry may be from what the X-rays say: it is then estimated with the pose (two or more views).  With a
         tolerance for the isocentre's motion every view is first registered on its own.
@@ -86,6 +89,7 @@ class Options:
     threads: int = 2
     backend: str = "auto"
     check_part: bool = True
+    checks: bool = True
     carm: CArmTolerance | None = None
 
 
@@ -102,7 +106,7 @@ class _Task:
     history: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     inverted: set[int] = field(default_factory=set)
-    mirrored: list[str] = field(default_factory=list)
+    mirrored_starts: list[list[np.ndarray]] = field(default_factory=list)
     carm: CArmEstimate | None = None
     prior: PosePrior | None = None
 
@@ -158,7 +162,7 @@ def register(
         for spec in PartOptions().levels:
             for projector in bone.projectors(spec.pixel_mm):
                 projector.prepare()
-    rendered, began = moving.projections, time.perf_counter()
+    rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
         best, others, level = _coarse_to_fine(task, start)
     else:
@@ -170,6 +174,7 @@ def register(
     else:
         result = _part_answer(task, bone, best, level, targets)
     task.progress(1.0, result["verdict"])
+    result["facts"] = {**result["facts"], "processor_seconds": time.process_time() - processor}
     return Registration(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
@@ -235,11 +240,7 @@ def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refin
             level = _make_level(task, options.levels[0], center)
             found = _search(task, level, start, center)
         pool += found.candidates
-        task.mirrored = [
-            image.source or f"X-ray {n + 1}"
-            for n, (image, mirror, straight) in enumerate(zip(task.images, found.mirrored_correlation, found.correlation, strict=True))
-            if mirror > Limits().mirrored * straight
-        ]
+        task.mirrored_starts = list(found.mirrored_starts)
     refined: list[Refined] = []
     for number, spec in enumerate(options.levels):
         task.progress(0.3 + 0.6 * number / len(options.levels), f"refining at {spec.pixel_mm:g} mm")
@@ -305,7 +306,7 @@ def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, tar
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
     covariance = _widened(task, pose_covariance(masked, best.pose, center), center)
-    return _judged(task, best, others, covariance, center, masked.coverage(level), targets)
+    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
 
 
 def _checked_answer(
@@ -347,13 +348,14 @@ def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets:
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
     covariance = found.covariance()
-    covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * moved) ** 2
+    near = _largest_difference(found.best.pose, found.surroundings, points)
+    covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * near) ** 2
     covariance = _widened(task, covariance, found.center_mm)
-    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets)
+    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose)
     if moved > STRANGE_MM and result["verdict"] == "pass":
         result["verdict"] = "warn"
         result["reasons"] = (f"{moved:.0f} mm between bone and surroundings is a lot: look at the overlay before you trust it.", *result["reasons"])
-    facts = {"part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
+    facts = {"moved_near_mm": near, "part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
     return {**result, "facts": {**result["facts"], **facts}}
 
 
@@ -366,9 +368,9 @@ def _widened(task: _Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.n
 
 def _judged(
     task: _Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None,
+    targets: dict[str, np.ndarray] | None, whole: np.ndarray,
 ) -> dict:
-    """The verdict and what goes into the result."""
+    """The verdict and what goes into the result; ``whole`` is the whole volume's pose, which the checks look at."""
     views = tuple(image.view for image in task.images)
     draft = {
         "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
@@ -379,12 +381,14 @@ def _judged(
     # a C-arm that is not known well enough leaves every view for itself: no depth is claimed then
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
-    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, mirrored=tuple(task.mirrored))
+    seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
+    names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
+    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names)
     beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
     verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
     if flat and len(views) > 1:
         task.notes.append("How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view.")
-    facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat}
+    facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat, "checks": None if seen is None else dataclasses.asdict(seen)}
     return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": facts}
 
 

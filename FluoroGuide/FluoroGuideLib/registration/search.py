@@ -43,12 +43,15 @@ class Found:
         The best distinct poses, best first.
     correlation, inverted_correlation, mirrored_correlation
         Per view: the best correlation at any pose, with the X-ray as it is, with its grey values inverted, and mirrored.
+    mirrored_starts
+        Per view: the poses (4x4) at which its mirror image correlates best, best first.
     """
 
     candidates: list[Candidate]
     correlation: tuple[float, ...]
     inverted_correlation: tuple[float, ...]
     mirrored_correlation: tuple[float, ...]
+    mirrored_starts: tuple[list[np.ndarray], ...] = ()
 
 
 def rotation_grid(limit_deg: float, step_deg: float) -> np.ndarray:
@@ -88,10 +91,10 @@ class ShiftMaps:
             mask = self.beyond.project(self.view, pose, None, self.distances) <= 0
         return FixedView(image, mask, self.view, self.fixed.radius, self.fixed.kernels)
 
-    def correlation(self, pose: np.ndarray) -> tuple[np.ndarray, float]:
+    def correlation(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Masked correlation (2 margin + 1, 2 margin + 1); index (row, column) = margin means no shift.
 
-        The second value is the best correlation of the X-ray's mirror image at any shift.
+        The second array is that of the X-ray's mirror image.
 
         Scaled by the root of the overlap: its square is the part of the *whole* X-ray's variance that is explained, so
         that a shift that explains few pixels well does not beat one that explains all of them.
@@ -99,7 +102,7 @@ class ShiftMaps:
         moving = self._moving(pose)
         g, m = moving.fixed, (moving.weight > 0).astype(np.float32)
         spectra = [self.fft.rfft2(x, self.shape) for x in (m, g * m, g * g * m)]
-        return self._masked(spectra, self._template), float(self._masked(spectra, self._mirrored).max())
+        return self._masked(spectra, self._template), self._masked(spectra, self._mirrored)
 
     def _masked(self, spectra: list[np.ndarray], template: list[np.ndarray]) -> np.ndarray:
         (fm, fg, fgg), (tm, tf, tff) = spectra, template
@@ -155,19 +158,23 @@ def search(
     maps = [ShiftMaps(fixed, level.projector, beyond, margin) for fixed in level.views]
     level.projector.prepare()
 
-    def one_rotation(rotation: np.ndarray) -> tuple[list[Candidate], np.ndarray]:
+    def one_rotation(rotation: np.ndarray) -> tuple[list[Candidate], np.ndarray, list[Candidate]]:
         if cancelled is not None and cancelled():
             raise CancelledError()
         turned = motion(np.r_[rotation, 0, 0, 0], center_mm) @ start
         results = [m.correlation(turned) for m in maps]
-        extremes = np.array([(c.max(), -c.min(), mirrored) for c, mirrored in results])
-        return _translations(maps, [c for c, _ in results], turned, center_mm, margin, peaks), extremes
+        extremes = np.array([(c.max(), -c.min(), mirrored.max()) for c, mirrored in results])
+        mirrored = [_translations([m], [c], turned, center_mm, margin, 1)[0] for m, (_, c) in zip(maps, results, strict=True)]
+        return _translations(maps, [c for c, _ in results], turned, center_mm, margin, peaks), extremes, mirrored
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         results = list(pool.map(one_rotation, rotations))
-    found = sorted((c for group, _ in results for c in group), key=lambda c: -c.score)
-    best = np.max([extremes for _, extremes in results], axis=0)
-    return Found(distinct(found, center_mm, 4.0, keep), *(tuple(column) for column in best.T.tolist()))
+    found = sorted((c for group, _, _ in results for c in group), key=lambda c: -c.score)
+    best = np.max([extremes for _, extremes, _ in results], axis=0)
+    flipped = [sorted((m[n] for _, _, m in results), key=lambda c: -c.score)[:2] for n in range(len(maps))]
+    return Found(
+        distinct(found, center_mm, 4.0, keep), *(tuple(column) for column in best.T.tolist()), tuple([c.pose for c in f] for f in flipped),
+    )
 
 
 def _translations(

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..anatomy.attenuation import WATER_ATTENUATION_PER_MM, AttenuationVolume
+from ..geometry.carm import CArmView
 from ..projection.joseph import Projector
 
 BODY_PER_MM = 0.25 * WATER_ATTENUATION_PER_MM
 """Attenuation above which a voxel at the scan's border says that the body goes on beyond it."""
+FIELD_SHARE = 0.97
+"""Radius of a round field of view, as a part of the smaller half side, at which the body is looked for."""
+NARROW_SHARE = 0.85
+"""Rays that pass the axis of a narrow field farther away than this part of its radius are not compared: little of their way is known."""
+KEPT_MM = 1.5
 SLAB_BYTES = 64 * 2**20
 """Size of the pieces in which a volume is resampled."""
 UNKNOWN_REACH_MM = 250.0
@@ -59,10 +65,11 @@ def _resampled_along(image: object, axis: int, spacing_mm: float, count: int) ->
     return result
 
 
-def unknown_beyond(image: object, spacing_mm: float = 6.0) -> object | None:
+def unknown_beyond(image: object, spacing_mm: float = 6.0, sides: bool = True) -> object | None:
     """Where the body goes on outside the scan: 1 there, 0 in the scan and in air; None when nothing is cut off.
 
-    Border voxels that attenuate are continued straight outwards by ``UNKNOWN_REACH_MM``.
+    Border voxels that attenuate are continued straight outwards by ``UNKNOWN_REACH_MM``; without ``sides`` only along the
+    third axis.
     """
     import SimpleITK as sitk
 
@@ -75,7 +82,7 @@ def unknown_beyond(image: object, spacing_mm: float = 6.0) -> object | None:
         ((count - 1) * old / (size - 1)).tolist(), image.GetDirection(), 0.0, sitk.sitkFloat32,
     )
     body = sitk.GetArrayFromImage(small) > BODY_PER_MM
-    faces = [(axis, side) for axis in range(3) for side in (0, -1) if np.take(body, side, axis).mean() > 0.02]
+    faces = [(axis, side) for axis in range(3 if sides else 1) for side in (0, -1) if np.take(body, side, axis).mean() > 0.02]
     if not faces:
         return None
     reach = int(np.ceil(UNKNOWN_REACH_MM / spacing_mm))
@@ -91,27 +98,135 @@ def unknown_beyond(image: object, spacing_mm: float = 6.0) -> object | None:
     return result
 
 
+def is_cut_at_the_sides(image: object) -> bool:
+    """Whether a field of view narrower than the body cut it off (CBCT, a reconstruction zoomed in): body along the
+    inscribed circle, nothing beyond it.
+
+    The third index axis is taken as the field's axis, as scanners and C-arms write their slices.
+    """
+    import SimpleITK as sitk
+
+    size, spacing = np.asarray(image.GetSize(), float), np.asarray(image.GetSpacing())
+    values = sitk.GetArrayViewFromImage(image)[values_between(int(size[2]))] > BODY_PER_MM
+    radius = (size[:2] * spacing[:2]).min() / 2
+    x, y = ((np.arange(int(n)) - (n - 1) / 2) * s for n, s in zip(size[:2], spacing[:2], strict=True))
+    distance = np.hypot(y[:, None], x[None, :])
+    border = (distance > (FIELD_SHARE - 0.03) * radius) & (distance < FIELD_SHARE * radius)
+    return bool(values[:, border].mean() > 0.5 and values[:, distance > 1.03 * radius].mean() < 0.02)
+
+
+def values_between(count: int, number: int = 9) -> np.ndarray:
+    """Indices of ``number`` slices spread over the middle four fifths of ``count``."""
+    return np.unique(np.linspace(0.1 * (count - 1), 0.9 * (count - 1), number).astype(int))
+
+
+def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
+    """The volume with its soft tissue continued outwards from the field's border, so that the border is no edge in a projection.
+
+    Every voxel beyond the inscribed circle takes the value at the circle in the same direction, smoothed, and without bone.
+    """
+    import SimpleITK as sitk
+
+    size, spacing = np.asarray(image.GetSize()), np.asarray(image.GetSpacing())
+    radius = FIELD_SHARE * (size[:2] * spacing[:2]).min() / 2
+    old, pad = sitk.GetArrayFromImage(image), np.ceil(reach_mm / spacing[:2]).astype(int)
+    x = (np.arange(-pad[0], size[0] + pad[0]) - (size[0] - 1) / 2) * spacing[0]
+    y = (np.arange(-pad[1], size[1] + pad[1]) - (size[1] - 1) / 2) * spacing[1]
+    distance = np.hypot(y[:, None], x[None, :])
+    outside = distance > radius
+    angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    back = radius - 3.0
+    i = np.rint((size[0] - 1) / 2 + back / spacing[0] * np.cos(angle)).astype(int)
+    j = np.rint((size[1] - 1) / 2 + back / spacing[1] * np.sin(angle)).astype(int)
+    from scipy.ndimage import gaussian_filter1d
+
+    ring = gaussian_filter1d(np.minimum(old[:, j, i], 1.1 * WATER_ATTENUATION_PER_MM), 2.0, axis=1, mode="wrap")
+    where = np.rint(np.arctan2(y[:, None], x[None, :])[outside] / (2 * np.pi) * 180).astype(int) % 180
+    values = np.pad(old, ((0, 0), (pad[1], pad[1]), (pad[0], pad[0])))
+    values[:, outside] = ring[:, where]
+    result = sitk.GetImageFromArray(values)
+    result.SetSpacing(image.GetSpacing())
+    result.SetDirection(image.GetDirection())
+    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-float(pad[0]), -float(pad[1]), 0.0]))
+    return result
+
+
+class Unknown:
+    """Rays about which a scan says too little: they meet body beyond its ends, or pass a narrow round field far from its axis.
+
+    Parameters
+    ----------
+    ends
+        Projector of the body beyond the ends, or None.
+    image
+        The scan, whose third axis is the field's.
+    """
+
+    def __init__(self, ends: Projector | None, image: object) -> None:
+        matrix = np.reshape(image.GetDirection(), (3, 3))
+        size, spacing = np.asarray(image.GetSize()), np.asarray(image.GetSpacing())
+        self.ends, self.axes = ends, matrix[:, :2]
+        self.center = np.array(image.TransformContinuousIndexToPhysicalPoint(((size - 1) / 2).tolist()))
+        self.reach = NARROW_SHARE * (size[:2] * spacing[:2]).min() / 2
+
+    @property
+    def count(self) -> int:
+        """Projections rendered."""
+        return 0 if self.ends is None else self.ends.count
+
+    def project(self, view: CArmView, pose: np.ndarray, mask: np.ndarray | None = None, distances: np.ndarray | None = None) -> np.ndarray:
+        """Above 0 where a ray is unknown (rows, columns); arguments as for a projector."""
+        result = np.zeros((view.rows, view.columns), np.float32) if self.ends is None else self.ends.project(view, pose, mask, distances)
+        own = view.in_volume(pose)
+        source = (own.source_mm - self.center) @ self.axes
+        first, column, row = ((v @ self.axes) for v in (own.first_pixel_mm - own.source_mm, own.column_step_mm, own.row_step_mm))
+        x, y = (first[n] + column[n] * np.arange(view.columns)[None] + row[n] * np.arange(view.rows)[:, None] for n in (0, 1))
+        beside = np.abs(x * source[1] - y * source[0]) / np.maximum(np.hypot(x, y), 1e-6)
+        return np.where(beside > self.reach, 1.0, result)
+
+
 class MovingVolume:
-    """Projectors of one volume, one per resolution, made when first asked for and kept."""
+    """Projectors of one volume, one per resolution, made when first asked for and kept.
+
+    Attributes
+    ----------
+    volume
+        As given.
+    image
+        What is projected: the volume, continued where a narrow field of view cut the body off at its sides.
+    """
 
     def __init__(self, volume: AttenuationVolume, backend: str = "auto") -> None:
         self.volume, self.backend = volume, backend
+        self.cut_at_the_sides = is_cut_at_the_sides(volume.image)
+        self.image = continued_sideways(volume.image) if self.cut_at_the_sides else volume.image
+        self._resampled: dict[float, object] = {}
         self._projectors: dict[float, Projector] = {}
-        self._beyond: list[Projector | None] = []
+        self._beyond: list[Projector | Unknown | None] = []
 
     def projector(self, spacing_mm: float) -> Projector:
         """The whole volume at ``spacing_mm`` (never finer than the scan itself)."""
         finest = min(self.volume.image.GetSpacing())
         spacing_mm = max(spacing_mm, finest)
         if spacing_mm not in self._projectors:
-            self._projectors[spacing_mm] = Projector(resampled(self.volume.image, spacing_mm), self.backend)
+            self._projectors[spacing_mm] = Projector(self.resampled(spacing_mm), self.backend)
         return self._projectors[spacing_mm]
 
-    def beyond(self) -> Projector | None:
+    def resampled(self, spacing_mm: float) -> object:
+        """The volume on an isotropic grid; 1.5 mm is kept, for the parts share it."""
+        if spacing_mm in self._resampled:
+            return self._resampled[spacing_mm]
+        image = resampled(self.image, spacing_mm)
+        if spacing_mm == KEPT_MM:
+            self._resampled[spacing_mm] = image
+        return image
+
+    def beyond(self) -> Projector | Unknown | None:
         """Projector of the unknown body beyond a truncated scan, or None."""
         if not self._beyond:
-            image = unknown_beyond(self.volume.image)
-            self._beyond.append(None if image is None else Projector(image, self.backend))
+            image = unknown_beyond(self.image, sides=not self.cut_at_the_sides)
+            ends = None if image is None else Projector(image, self.backend)
+            self._beyond.append(Unknown(ends, self.volume.image) if self.cut_at_the_sides else ends)
         return self._beyond[0]
 
     @property

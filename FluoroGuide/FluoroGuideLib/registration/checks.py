@@ -1,0 +1,95 @@
+"""What can be known about a pose without the truth: each view on its own, its mirror image, and the poses one vertebra up and down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..geometry.rigid import apply, motion
+from ..imaging.xray import XrayImage
+from .refine import Refined, refine
+from .similarity import Level
+from .volume import MovingVolume
+
+CHECK_MM, CHECK_RADIUS = 3.0, 5
+"""Level at which poses are compared: fine enough to tell a vertebra from the next, coarse enough to be quick."""
+COARSE_MM, COARSE_RADIUS = 6.0, 4
+LEVEL_REACH_MM, LEVEL_STEP_MM, LEVEL_LEAST_MM = 52.0, 4.0, 14.0
+"""Shifts along the patient's long axis that are tried; vertebrae lie 15 (cervical) to 45 mm (lumbar) apart."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Findings about a pose.
+
+    Attributes
+    ----------
+    straight, mirrored
+        Per view, on its own: similarity refined from the pose, and of its mirror image at its best pose.
+    alone_mm
+        Per view: how far the target moves in the view's plane when that view is refined without the other (empty for one view).
+    level_ratio, level_mm
+        Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
+    """
+
+    straight: tuple[float, ...] = ()
+    mirrored: tuple[float, ...] = ()
+    alone_mm: tuple[float, ...] = ()
+    level_ratio: float = np.inf
+    level_mm: float = 0.0
+
+
+def evidence(
+    moving: MovingVolume, images: Sequence[XrayImage], pose: np.ndarray, point_lps_mm: np.ndarray,
+    mirrored_starts: Sequence[Sequence[np.ndarray]] = (), cancelled: Callable[[], bool] | None = None,
+) -> Evidence:
+    """Look at a pose of the whole volume from other sides.
+
+    Parameters
+    ----------
+    mirrored_starts
+        Per view: poses from which its mirror image is refined (the search's best); none for no such test.
+    """
+    center = apply(pose, point_lps_mm)
+    beyond = moving.beyond()
+
+    def level_of(some: Sequence[XrayImage], millimetres: float, radius: int, at: np.ndarray) -> Level:
+        return Level(moving.projector(millimetres), list(some), center, millimetres, radius).without_unknown(beyond, at)
+
+    def refined(some: Sequence[XrayImage], start: np.ndarray, coarse: int, fine: int) -> Refined:
+        if coarse:
+            start = refine(level_of(some, COARSE_MM, COARSE_RADIUS, start), start, center, coarse, cancelled=cancelled).pose
+        return refine(level_of(some, CHECK_MM, CHECK_RADIUS, start), start, center, fine, cancelled=cancelled)
+
+    straight, alone, mirrored = [], [], []
+    for number, image in enumerate(images):
+        own = refined([image], pose, 0, 4)
+        straight.append(own.evaluation.similarity[0])
+        if len(images) > 1:
+            ray = center - image.view.source_mm
+            ray /= np.linalg.norm(ray)
+            gap = apply(own.pose, point_lps_mm) - center
+            alone.append(float(np.linalg.norm(gap - ray * (gap @ ray))))
+        flipped = dataclasses.replace(image, pixels=image.pixels[:, ::-1], mask=image.mask[:, ::-1])
+        starts = mirrored_starts[number] if number < len(mirrored_starts) else ()
+        mirrored.append(max((refined([flipped], s, 6, 5).evaluation.similarity[0] for s in starts), default=-1.0))
+    ratio, distance = _other_levels(level_of, refined, images, pose, center)
+    return Evidence(tuple(straight), tuple(mirrored), tuple(alone), ratio, distance)
+
+
+def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayImage], pose: np.ndarray, center: np.ndarray) -> tuple[float, float]:
+    """Cost ratio and distance of the best pose one or two vertebrae up or down."""
+    axis = pose[:3, 2]  # the patient's long axis in the isocentre frame
+    steps = np.arange(LEVEL_LEAST_MM, LEVEL_REACH_MM + 1e-6, LEVEL_STEP_MM)
+    here, best = refined(images, pose, 0, 2).evaluation.rank, (np.inf, 0.0)
+    for sign in (-1.0, 1.0):
+        poses = [motion(np.r_[0, 0, 0, sign * s * axis], center) @ pose for s in steps]
+        costs = [level_of(images, COARSE_MM, COARSE_RADIUS, p).evaluate(p, center, derivatives=False).rank for p in poses]
+        found = refined(images, poses[int(np.argmin(costs))], 5, 5)
+        gone = float(np.linalg.norm((found.pose @ np.linalg.inv(pose) @ np.r_[center, 1.0])[:3] - center))
+        if gone > 0.6 * LEVEL_LEAST_MM:  # else it came back
+            best = min(best, (found.evaluation.rank / here, gone))
+    return best
