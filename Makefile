@@ -35,6 +35,7 @@ lint: $(VENV)/.stamp-dev ## style, import contracts, file lists
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python tools/cmake_lists.py --check
 	@$(BIN)/python tools/accuracy.py --check
+	@$(BIN)/python tools/scaling_page.py --check
 	@$(BIN)/python tools/quotes.py
 	@PYTHONPATH=FluoroGuide $(BIN)/lint-imports --no-logo
 
@@ -46,8 +47,9 @@ format: $(VENV)/.stamp-dev ## let ruff repair what it can
 pictures: $(VENV)/.stamp-all system-libraries ## the pictures of README and extension index, from the phantom
 	@$(BIN)/python tools/pictures.py
 
-accuracy: ## write Docs/accuracy.md from the proofs in Docs/verification
+accuracy: ## write Docs/accuracy.md and Docs/scaling.md from the proofs in Docs/verification
 	@python3 tools/accuracy.py
+	@python3 tools/scaling_page.py
 
 cmake-lists: ## rewrite the file lists in FluoroGuide/CMakeLists.txt from the disk
 	@python3 tools/cmake_lists.py

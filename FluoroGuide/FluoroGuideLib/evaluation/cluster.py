@@ -22,6 +22,7 @@ from .trials import run_chunk
 AHEAD = 3
 """Chunks handed to the scheduler per thread: enough that nobody waits, few enough that a million runs need no memory."""
 TRIES = 3
+BROADCAST = 4
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -151,7 +152,8 @@ class DaskRunner:
             raise FluoroGuideError("The workers run other code than this machine", None, "Install the same version on all of them")
 
     def _scatter(self) -> list:
-        return [self.client.scatter(s, broadcast=True, hash=False, direct=False) for s in self._subjects]
+        few = len(self._subjects) <= BROADCAST  # many go to where they are needed, so that no worker has to hold them all at once
+        return [self.client.scatter(s, broadcast=few, hash=False, direct=False) for s in self._subjects]
 
     def _on_event(self, event: tuple) -> None:
         self._arrived.put(event[1])
