@@ -92,7 +92,7 @@ def moving_image(image: object, modality: str, name: str, labels: object | None)
         from ..anatomy.mr import attenuation_from_mr
     except ImportError:
         raise FluoroGuideError("This FluoroGuide cannot register MR volumes", name, "Give a CT or CBCT") from None
-    return attenuation_from_mr(image, name=name) if labels is None else attenuation_from_mr(image, labels, name=name)
+    return attenuation_from_mr(image, name=name, labels=labels)
 
 
 def _targets(path: str | Path | None, labels: object | None, names: dict[int, str], digest: object) -> tuple:
