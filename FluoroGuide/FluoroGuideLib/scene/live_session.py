@@ -30,6 +30,7 @@ from ..registration.result import Registration
 from .guide_views import GuideViews
 from .live_view import LiveView
 from .nodes import obtain, remove, vtk_matrix
+from .raw_volumes import content_key
 from .xray_view import UprightLock, ijk_to_ras, show_upright, view_name, window_of
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class LiveGuidance:
         self._needle_key: tuple = ()
         self._needle: NeedlePose | None = None
         self._volume: Any | None = None
+        self._xrays: dict[int, Any] = {}
+        self._prefetched: tuple[tuple, Any, list[int]] | None = None
         self.located: NeedlePose | None = None
         """The needle of the last report in the isocentre frame, for keeping it."""
         self._streamed, self._last_frame_at = 0.0, None
@@ -176,18 +179,35 @@ class LiveGuidance:
         except FluoroGuideError:
             self.stop()
             raise
-        self._volume = volume
+        self._volume, self._xrays = volume, dict(xrays)
         self._ask_drr()
         self._views = GuideViews(host, path, volume, registration.pose, plan.tolerance_mm(path))
         self._streamed, self._last_frame_at = 0.0, None
 
+    def prefetch(self, volume: Any, xrays: Mapping[int, Any], path: Trajectory) -> Any:
+        """Let the engine draw the bone for the motion watch right after a registration, so that it is there when the live view starts."""
+        registration = self._session.registrar.registration
+        views = {index: self._session.xrays.image(node).view for index, node in xrays.items() if node is not None}
+        return self._drawn(volume, views, registration, path)
+
+    def _drawn(self, volume: Any, views: Mapping[int, CArmView], registration: Registration, path: Trajectory) -> Any:
+        """The job that draws the bone for these views; the same one while nothing it depends on has changed."""
+        target = np.asarray(path.target_lps_mm, float)
+        key = (content_key(volume), registration.pose.tobytes(), target.tobytes(), str([(i, v.to_dict()) for i, v in sorted(views.items())]))
+        if self._prefetched is None or self._prefetched[0] != key or self._prefetched[1].state in ("failed", "cancelled"):
+            job = self._session.engine.run(
+                "bone_drr", volume=self._session.registrar.handle(volume), views=[v for _i, v in sorted(views.items())], pose=registration.pose,
+                target_lps_mm=target,
+            )
+            self._prefetched = key, job, sorted(views)
+        return self._prefetched[1]
+
     def _ask_drr(self) -> None:
-        """Let the engine draw the bone as the motion watch needs it."""
-        views = [channel.image.view for channel in self._channels]
-        self._drr_job = self._session.engine.run(
-            "bone_drr", volume=self._session.registrar.handle(self._volume), views=views, pose=self.registration.pose,
-            target_lps_mm=np.asarray(self.path.target_lps_mm, float),
-        )
+        """The bone as the motion watch needs it: what was drawn after the registration, or drawn now."""
+        wanted = {channel.index: channel.image.view for channel in self._channels}
+        both = self._prefetched[2] if self._prefetched is not None else []
+        views = {i: self._session.xrays.image(self._xrays[i]).view for i in both if i in self._xrays}
+        self._drr_job = self._drawn(self._volume, views if set(wanted) <= set(views) else wanted, self.registration, self.path)
 
     def set_registration(self, registration: Registration, plan: Plan, path: Trajectory) -> None:
         """A new registration came in while live: overlays, motion watch and guide views follow."""
@@ -211,9 +231,7 @@ class LiveGuidance:
 
     def stop(self) -> None:
         """End the live views; the reference X-rays are shown again by whoever shows X-rays."""
-        if self._drr_job is not None:
-            self._session.engine.cancel(self._drr_job)
-            self._drr_job = None
+        self._drr_job = None
         while self._channels:
             channel = self._channels.pop()
             channel.close()
@@ -225,6 +243,7 @@ class LiveGuidance:
     def forget(self) -> None:
         """The scene is being closed."""
         self.stop()
+        self._prefetched, self._xrays = None, {}
 
     def close(self) -> None:
         """End the workers too."""
@@ -265,8 +284,9 @@ class LiveGuidance:
         self._drr_job = None
         if job.state != "done":
             return  # the overlay goes on saying that motion is not watched
-        for channel, drr in zip(self._channels, job.result, strict=True):
-            channel.session.setup = dataclasses.replace(channel.session.setup, bone_drr=drr)
+        drawn = dict(zip(self._prefetched[2], job.result, strict=True))
+        for channel in self._channels:
+            channel.session.setup = dataclasses.replace(channel.session.setup, bone_drr=drawn[channel.index])
             channel.session.set_registration(self.registration)
 
     def _report(self, now: float) -> LiveReport:

@@ -160,11 +160,16 @@ class LiveControl:
         panel.register.register_from_present()
 
     def registered(self, registration: Any) -> None:
-        """A registration came in: live overlays follow."""
-        p = self._section.choices
-        if self.live.running and p is not None:
-            plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
-            self.live.set_registration(registration, plan, plan.trajectory(p.planLine.GetAttribute("FluoroGuide.trajectory")))
+        """A registration came in: live overlays follow, or the bone is drawn for a live view to come."""
+        p, panel = self._section.choices, self._section.panel
+        if p is None or registration.verdict == "fail" or panel.stale():
+            return
+        plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
+        path = plan.trajectory(p.planLine.GetAttribute("FluoroGuide.trajectory"))
+        if self.live.running:
+            self.live.set_registration(registration, plan, path)
+        else:
+            self._section.jobs.follow(self.live.prefetch(p.volume, {i: panel.xray(i) for i in (0, 1)}, path), lambda job: None)
 
     def leave(self) -> None:
         """The scene or the module is left: nothing goes on."""

@@ -185,10 +185,19 @@ def tick(seconds=0.0):
         time.sleep(0.005)
 
 
+def until(condition, seconds=10.0):
+    """Let timers run until something holds: on a loaded machine a fixed time is too short."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        tick(0.01)
+
+
 def register(widget, verdict="pass", reasons=()):
     widget.ui.fgRegisterButton.click()
     job = widget.engine.jobs[-1]
     job.result, job.state = registration(verdict, reasons), "done"
+    until(lambda: not widget.panel.register.running)
     tick(0.1)
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from module_case import POSE, fill, mark, register, registration, tick, views
+from module_case import POSE, fill, mark, register, registration, tick, until, views
 
 pytest_plugins = ["module_fixture"]
 
@@ -173,10 +173,9 @@ def test_landmarks_are_clicked_and_their_errors_shown(widget):
         (ui.fgLandmarkAButton, ui.fgLandmarkBButton)[index].click()
         for point in pixels_to_ras(view, view.project(apply(POSE, points))):
             session.registrar.landmarks.xray_node(index).AddControlPointWorld(*point)
-    tick(0.2)
     table = ui.fgLandmarkTable
+    until(lambda: table.rowCount == 4 and {table.item(r, c).text() for r in range(4) for c in (1, 2)} == {"0.0"})
     assert [table.item(r, 0).text() for r in range(4)] == ["L1", "L2", "L3", "L4"]
-    assert {table.item(r, c).text() for r in range(4) for c in (1, 2)} == {"0.0"}
     register(widget)
     pairs = widget.engine.more["landmarks"]
     assert len(pairs) == 8
@@ -201,8 +200,7 @@ def test_a_dragged_volume_is_where_the_registration_starts(widget):
     before, pixels = grip.pose.copy(), grip.pixels(0)
     drawn = len([t for t, _ in widget.engine.runs if t == "drr"])
     node.SetNthControlPointPositionWorld(0, *pixels_to_ras(view, pixels[:1] + (5.0, 0.0))[0])
-    tick(0.1)
-    assert len([t for t, _ in widget.engine.runs if t == "drr"]) == drawn + 2, "the volume is drawn anew in both views"
+    until(lambda: len([t for t, _ in widget.engine.runs if t == "drr"]) == drawn + 2)  # drawn anew in both views
     assert widget.logic.session.registrar.registration is None
     draft = grip.pose.copy()
     assert not np.allclose(draft, before)
@@ -221,20 +219,15 @@ def test_the_volume_is_laid_over_the_xrays_only_while_the_section_is_open(widget
     widget.panel.mode.open("Register")
     composite = slicer.mrmlScene.GetSingletonNode("XRayA", "vtkMRMLSliceCompositeNode")
     register(widget)
-    tick(0.2)
-    assert composite.GetLabelVolumeID() is not None
+    until(lambda: composite.GetLabelVolumeID() is not None)
     widget.ui.fgCompareCombo.setCurrentIndex(3)  # flicker
-    seen = set()
-    for _ in range(14):
-        tick(0.1)
-        seen.add(composite.GetForegroundOpacity())
-    assert seen == {0.0, 1.0}
+    until(lambda: composite.GetForegroundOpacity() == 0.0)
+    until(lambda: composite.GetForegroundOpacity() == 1.0)
     widget.panel.mode.open("Guide")
     assert (composite.GetForegroundVolumeID(), composite.GetLabelVolumeID()) == (None, None)
     assert [t.interval for t in qt.active_timers() if not t.isSingleShot()] == []
     widget.panel.mode.open("Register")
-    tick(0.1)
-    assert composite.GetForegroundVolumeID() is not None
+    until(lambda: composite.GetForegroundVolumeID() is not None)
     widget.ui.fgCompareCombo.setCurrentIndex(0)
     assert composite.GetForegroundVolumeID() is None
 
@@ -250,6 +243,7 @@ def test_going_back_rejecting_and_accepting(widget):
     shifted[0, 3] += 4.0
     job = widget.engine.jobs[-1]
     job.result, job.state = dataclasses.replace(registration("warn", ("Look.",)), pose=shifted), "done"
+    until(lambda: not widget.panel.register.running)
     tick(0.1)
     assert [e.verdict for e in registrar.history.entries()] == ["pass", "warn"]
     assert ui.fgHistoryTable.item(0, 1).text() == "check"
@@ -281,6 +275,7 @@ def test_what_changes_while_it_runs_makes_the_result_old_or_unused(widget):
     slicer.util.arrayFromVolumeModified(nodes[0])
     job = widget.engine.jobs[-1]
     job.result, job.state = registration(), "done"
+    until(lambda: not widget.panel.register.running)
     tick(0.1)
     assert "OLD" in widget.ui.fgVerdictResult.text
     widget.ui.fgRegisterButton.click()
@@ -289,6 +284,7 @@ def test_what_changes_while_it_runs_makes_the_result_old_or_unused(widget):
     widget._parameterNode.volume = other  # the user switches volumes in mid-registration
     job = widget.engine.jobs[-1]
     job.result, job.state = registration(), "done"
+    until(lambda: not widget.panel.register.running)
     tick(0.1)
     assert other.GetParentTransformNode() is None
     assert volume.GetParentTransformNode() is not None
@@ -298,6 +294,7 @@ def test_what_changes_while_it_runs_makes_the_result_old_or_unused(widget):
     slicer.mrmlScene.RemoveNode(nodes[0])
     job = widget.engine.jobs[-1]
     job.result, job.state = registration(), "done"
+    until(lambda: not widget.panel.register.running)
     tick(0.1)
     assert "was removed meanwhile" in widget.ui.fgStatus.text
 
