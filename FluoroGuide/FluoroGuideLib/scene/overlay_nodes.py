@@ -26,6 +26,8 @@ TOP_MARGIN = 0.03
 def _runs(pixels: np.ndarray) -> list[np.ndarray]:
     """Unbroken stretches (two points or more) of a polyline (N, 2): NaN marks points that cannot be projected."""
     pixels = np.asarray(pixels, float).reshape(-1, 2)
+    if np.isfinite(pixels.sum()):  # the usual case: nothing to cut
+        return [pixels] if len(pixels) > 1 else []
     good = np.isfinite(pixels).all(axis=1)
     edges = np.flatnonzero(np.diff(np.r_[False, good, False].astype(int)))
     return [pixels[a:b] for a, b in zip(edges[::2], edges[1::2]) if b - a > 1]
@@ -216,17 +218,18 @@ class XrayOverlay:
         """
         self._shapes = list(shapes)
         groups: dict[int, list[tuple[np.ndarray, tuple]]] = {width: [] for width in self._lines}
+        rims: list[np.ndarray] = []
         for shape in self._shapes:
-            width = max(1, round(float(shape.width)))
-            groups.setdefault(width, []).extend((run, tuple(shape.color)) for run in _runs(shape.pixels))
+            runs = _runs(shape.pixels)
+            groups.setdefault(max(1, round(float(shape.width))), []).extend((run, tuple(shape.color)) for run in runs)
+            if shape.role != "hidden":
+                rims += runs
         for width, lines in groups.items():
             if width not in self._lines:
                 name = f"{view_name(self.index)} overlay {width}"
                 self._lines[width] = Lines(self.host, "overlay", f"{self.index}/{width}", name, width, self._slice_id, self._colors)
             self._lines[width].update(self._ras([run for run, _ in lines]), [0 if self.stale else self._colors.index(color) for _, color in lines])
-        black = self._colors.index(RIM_RGBA)
-        runs = [run for shape in self._shapes if shape.role != "hidden" for run in _runs(shape.pixels)]
-        self._rim.update(self._ras(runs), [black] * len(runs))
+        self._rim.update(self._ras(rims), [self._colors.index(RIM_RGBA)] * len(rims))
         self._update_labels()
 
     def set_stale(self, stale: bool) -> None:
@@ -246,7 +249,8 @@ class XrayOverlay:
         if not runs:
             return []
         points = pixels_to_ras(self.view, np.vstack(runs))
-        return np.split(points, np.cumsum([len(run) for run in runs])[:-1])
+        ends = np.cumsum([0] + [len(run) for run in runs]).tolist()
+        return [points[a:b] for a, b in zip(ends[:-1], ends[1:])]
 
     def _update_labels(self) -> None:
         places = [(_label_pixel(s.pixels, s.role), s.text) for s in self._shapes if s.text]
