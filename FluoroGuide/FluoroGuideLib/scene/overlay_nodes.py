@@ -7,6 +7,7 @@ points stays, an update only overwrites coordinates and colours.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ class XrayOverlay:
             return []
         points = pixels_to_ras(self.view, np.vstack(runs))
         ends = np.cumsum([0] + [len(run) for run in runs]).tolist()
-        return [points[a:b] for a, b in zip(ends[:-1], ends[1:])]
+        return [points[a:b] for a, b in itertools.pairwise(ends)]
 
     def _update_labels(self) -> None:
         places = [(_label_pixel(s.pixels, s.role), s.text) for s in self._shapes if s.text]
