@@ -77,11 +77,19 @@ def read_pose(path: Path | None) -> np.ndarray | None:
     return None if path is None else read_tfm(path)
 
 
-def read_attenuation(path: str) -> object:
-    """A CT file or DICOM folder as :class:`AttenuationVolume`."""
+def read_attenuation(path: str, modality: str | None = None) -> object:
+    """A CT or MR (file or DICOM folder) as :class:`AttenuationVolume`; the modality is recognised unless given (``"ct"``, ``"mr"``)."""
     from ..anatomy.attenuation import attenuation_from_hu, read_volume
+    from ..anatomy.mr import attenuation_from_mr
+    from ..imaging.mr_series import read_facts, read_mr, recognise
 
-    return attenuation_from_hu(read_volume(path), name=Path(path).name)
+    tagged = modality or read_facts(path).get("modality")
+    image = None if tagged else read_volume(path)
+    found, note = (modality.upper(), "") if modality else recognise(path, image)
+    if found != "MR":
+        return attenuation_from_hu(read_volume(path) if image is None else image, name=Path(path).name)
+    series = read_mr(path, check_modality=modality is None)
+    return attenuation_from_mr(series.image, series.contrast, Path(path).name, caveats=(*([note] if note else []), *series.caveats))
 
 
 def read_xrays(paths: list[str], geometries: list[str] | None, frame: int = 0) -> list:

@@ -14,7 +14,8 @@ from . import common, identity
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
-    parser.add_argument("--volume", required=True, metavar="V", help="CT or CBCT: a file that SimpleITK reads, or a DICOM folder")
+    parser.add_argument("--volume", required=True, metavar="V", help="CT, CBCT or MR: a file that SimpleITK reads, or a DICOM folder")
+    parser.add_argument("--modality", choices=["ct", "mr"], help="what the volume is, where it is not recognised rightly")
     common.add_xrays(parser)
     parser.add_argument("--initial", type=Path, metavar="TFM", help="rough pose, volume to isocentre (LPS, mm)")
     parser.add_argument("--targets", type=Path, metavar="JSON", help="targets.json or plan.json: where the error is predicted")
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     points = {t.name: t.position_lps_mm for t in targets} or (plan.target_points() if plan else None)
     images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
     check = identity.check_case(arguments, arguments.volume, arguments.xray, plan)
-    volume = common.read_attenuation(arguments.volume)
+    volume = common.read_attenuation(arguments.volume, arguments.modality)
     output = common.output_folder(arguments.output)
     warm_up()
     options = Options(search=not arguments.no_search, threads=arguments.threads, carm=choose_carm(arguments))
@@ -76,6 +77,7 @@ def choose_part(arguments: argparse.Namespace, volume: object, points: dict | No
     import dataclasses
 
     from ..anatomy.attenuation import read_volume
+    from ..anatomy.mr import with_labels
     from ..geometry.frames import lps_from_ijk
 
     if bool(arguments.bone or arguments.levels) != bool(arguments.bones):
@@ -84,6 +86,8 @@ def choose_part(arguments: argparse.Namespace, volume: object, points: dict | No
         raise FluoroGuideError("--bone and --levels exclude each other", None, "Use --levels for several bones, each with its own pose")
     if arguments.bones:
         labels = read_volume(arguments.bones)
+        if volume.modality == "MR":  # its classes lie on a grid of their own
+            return with_labels(volume, labels), arguments.bone
         if labels.GetSize() != volume.image.GetSize() or not np.allclose(lps_from_ijk(labels), lps_from_ijk(volume.image), atol=1e-3):
             raise FluoroGuideError("The label image lies on another grid than the volume", arguments.bones.name, "Export it on the volume's grid")
         return dataclasses.replace(volume, parts=labels), arguments.bone
@@ -151,10 +155,10 @@ def draw_overlays(volume: object, images: list, registration: object, plan: obje
     """``overlay_A.png``, ... (with ``ending`` after the letter): DRR edges, targets with error ellipses and the plan on each X-ray."""
     from ..guidance.overlay import draw_overlay_png, plan_overlay
     from ..planning.plan import Plan
-    from ..registration.register import MovingVolume
+    from ..registration.mr import moving_of
 
     names = []
-    moving = MovingVolume(volume)
+    moving = moving_of(volume)
     projector, beyond = moving.projector(1.0), moving.beyond()
     for letter, image in zip("ABCDEFGH", images, strict=False):
         shapes = plan_overlay(image.view, registration.pose, plan or Plan("registration"), registration)

@@ -18,6 +18,7 @@ from ..imaging.xray import XrayImage
 from .checks import evidence
 from .confidence import Limits, judge, pose_covariance
 from .geometry_error import CArmEstimate, CArmTolerance
+from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part
 from .parts import Part, PartOptions, make_part, register_part
 from .prior import PosePrior
 from .refine import Refined, distinct, refine
@@ -146,8 +147,10 @@ def register(
         When ``cancelled()`` returned True.
     """
     options = options or Options()
-    moving = volume if isinstance(volume, MovingVolume) else MovingVolume(volume, options.backend)
-    point = _reference_point(moving.volume, targets)
+    moving = moving_of(volume, options.backend)
+    point, on_mr = _reference_point(moving.volume, targets), is_mr(moving.volume)
+    if on_mr:
+        options, part = mr_options(options), mr_part(moving.volume, part, point)
     start = start_at_isocenter(point) if initial is None else check_rigid(initial, "initial pose")
     _check(moving.volume, list(images), start, point)
     task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False), prior=prior)
@@ -175,9 +178,10 @@ def register(
         result = _part_answer(task, bone, best, level, targets)
     task.progress(1.0, result["verdict"])
     result["facts"] = {**result["facts"], "processor_seconds": time.process_time() - processor}
-    return Registration(
+    answer = Registration(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
+    return judged_as_mr(answer, moving.volume, targets) if on_mr else answer
 
 
 def _part(task: _Task, wanted: object) -> Part | None:

@@ -1,0 +1,192 @@
+"""MR as the attenuation X-rays would meet: classes of tissue, refined by bone labels, and how sure each voxel is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+from .attenuation import WATER_ATTENUATION_PER_MM as WATER
+from .attenuation import AttenuationVolume, check_volume
+from .mr_tissue import GRID_MM, Tissue, classify, isotropic
+
+AIR, FAT, SOFT, FLUID, MARROW, CORTEX = (WATER * f for f in (0.0, 0.91, 1.04, 1.01, 1.14, 1.75))
+"""Attenuation of the classes, 1/mm: HU -1000, -90, 40, 10, 140 and 750 by the definition of HU."""
+SHELL_PER_MM = WATER * 1.4
+"""Attenuation of the shell put around labelled bone: thinner than a voxel, so less than cortex itself."""
+SHELL_MM = 1.2
+"""Thickness of the cortex put around labelled bone."""
+BODY_EDGE_MM = 4.0
+SUPPRESSED = ("STIR", "T2 fat-suppressed", "PD fat-suppressed", "T1 fat-suppressed", "Dixon water")
+"""Contrasts in which fat, and with it marrow, is dark."""
+MIN_SLICES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class MrVolume(AttenuationVolume):
+    """Pseudo-attenuation of an MR volume.
+
+    Attributes
+    ----------
+    uncertainty
+        SimpleITK float32 image on the grid of ``image``: standard deviation of the attenuation, 1/mm.
+    contrast
+        Contrast type, for people and for the classes.
+    caveats
+        Sentences on what MR does not show well here.
+    """
+
+    uncertainty: object = None
+    contrast: str = ""
+    caveats: tuple[str, ...] = ()
+
+
+def attenuation_from_mr(
+    image: object, contrast: str = "", name: str = "", *, labels: object | None = None, part_names: dict[int, str] | None = None,
+    caveats: tuple[str, ...] = (), grid_mm: float = GRID_MM,
+) -> MrVolume:
+    """Pseudo-attenuation of an MR volume by tissue classes.
+
+    Parameters
+    ----------
+    image
+        3-D SimpleITK image, any scale, any orientation.
+    contrast
+        ``"T1"``, ``"T2"``, ``"PD"``, ``"STIR"``, ``"Dixon water"``, ... (:func:`imaging.mr_series.read_mr`); unknown counts as a contrast
+        in which fat is bright.
+    labels
+        SimpleITK label image of bones in the same space (0 elsewhere); whole vertebrae, or their bodies alone.
+    part_names
+        Label value -> name.
+
+    Raises
+    ------
+    FluoroGuideError
+        Not a usable volume, fewer than :data:`MIN_SLICES` slices, or labels that lie elsewhere.
+    """
+    import SimpleITK as sitk
+
+    check_volume(image, name or "MR volume")
+    if min(image.GetSize()) < MIN_SLICES:
+        what = f"{name or 'MR volume'}, {min(image.GetSize())} slices"
+        raise FluoroGuideError("The MR series has too few slices to register: it is a localizer", what, "Choose the planning series")
+    grid = isotropic(image, grid_mm)
+    tissue = classify(grid)
+    attenuation, uncertainty = _attenuation(tissue, contrast)
+    made, spread = (sitk.GetImageFromArray(np.ascontiguousarray(a, np.float32)) for a in (attenuation, uncertainty))
+    made.CopyInformation(grid)
+    spread.CopyInformation(grid)
+    volume = MrVolume(made, "MR", name, None, {}, spread, contrast, caveats)
+    return volume if labels is None else with_labels(volume, labels, part_names)
+
+
+def with_labels(volume: MrVolume, labels: object, part_names: dict[int, str] | None = None) -> MrVolume:
+    """The same MR refined by a bone segmentation that came later (SimpleITK label image in the same space).
+
+    Raises
+    ------
+    FluoroGuideError
+        Labels that lie elsewhere.
+    """
+    import SimpleITK as sitk
+
+    attenuation, uncertainty = (sitk.GetArrayFromImage(image) for image in (volume.image, volume.uncertainty))
+    own, moved = sitk.Cast(labels, sitk.sitkInt16), sitk.Resample(labels, volume.image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkInt16)
+    if not sitk.GetArrayViewFromImage(moved).any():
+        raise FluoroGuideError("The bone labels lie outside the MR volume", volume.name or None, "Give labels drawn on this series")
+    _refine_by_labels(attenuation, uncertainty, own, volume.image)
+    images = [sitk.GetImageFromArray(a) for a in (attenuation, uncertainty)]
+    for image in images:
+        image.CopyInformation(volume.image)
+    return dataclasses.replace(volume, image=images[0], uncertainty=images[1], parts=moved, part_names=dict(part_names or {}))
+
+
+def _attenuation(tissue: Tissue, contrast: str) -> tuple[np.ndarray, np.ndarray]:
+    """Attenuation and its standard deviation, 1/mm, [k, j, i]."""
+    from scipy.ndimage import gaussian_filter
+
+    values = _values(tissue)
+    base = _soft_scale(values, tissue, contrast)
+    thin = tissue.thin_dark
+    # cortex comes in sheets around marrow: single dark lines (vessels, fascia) have fewer dark neighbours
+    near = gaussian_filter(thin, 8.0 / tissue.image.GetSpacing()[0])
+    bony = np.clip(near / 0.12, 0, 1) * (tissue.depth_mm > 0)
+    mu = base + thin * (0.35 + 0.65 * bony) * (CORTEX - base)
+    marrow = bony * (1 - thin) * (1 - tissue.wide_dark)
+    mu += 0.5 * marrow * np.maximum(MARROW - base, 0)
+    spread = 0.0006 + 0.004 * thin * (1 - bony) + 0.0015 * marrow
+    air = _air(values, tissue) if contrast in SUPPRESSED else tissue.wide_dark
+    mu += air * (AIR - mu)
+    spread = spread + 0.012 * np.where(contrast in SUPPRESSED, 0.3 * tissue.wide_dark + air * (1 - air), air * (1 - air))
+    inside = np.clip(tissue.depth_mm / 1.5 + 0.5, 0, 1)
+    return (mu * inside * tissue.body).astype(np.float32), (spread * tissue.body).astype(np.float32)
+
+
+def _air(values: np.ndarray, tissue: Tissue) -> np.ndarray:
+    """Air (0..1) where fat is dark too: wide, deep, and darker than the fat below the skin by more than noise."""
+    from scipy.ndimage import uniform_filter
+
+    voxel = tissue.image.GetSpacing()[0]
+    size = max(3, round(9.0 / voxel))
+    mean = uniform_filter(values, size, mode="nearest")
+    deep = np.clip((tissue.depth_mm - 10.0) / 5.0, 0, 1)
+    dark = np.clip((0.7 * tissue.fat_level - mean) / (0.2 * tissue.fat_level), 0, 1) * deep
+    # the mean is taken over a neighbourhood: what it calls air reaches to the next voxel that is not dark
+    core = np.clip(uniform_filter(dark, size, mode="nearest") * 2 - 0.2, 0, 1)
+    return np.maximum(dark, core * (values < 0.8 * tissue.fat_level))
+
+
+def _values(tissue: Tissue) -> np.ndarray:
+    import SimpleITK as sitk
+
+    return sitk.GetArrayFromImage(tissue.image)
+
+
+def _soft_scale(values: np.ndarray, tissue: Tissue, contrast: str) -> np.ndarray:
+    """Attenuation of what is not dark: fat, muscle, fluid by signal."""
+    level = values[tissue.body & (tissue.wide_dark < 0.2) & (tissue.thin_dark < 0.2)]
+    low, middle, high = np.percentile(level, [15, 50, 90])
+    if contrast in SUPPRESSED:  # dark is fat or fat marrow, bright is fluid
+        return np.interp(values, [0.0, low, middle, high], [FAT, FAT, SOFT, FLUID]).astype(np.float32)
+    if contrast == "T2":  # fat and fluid both bright
+        return np.interp(values, [low, middle, high, 1.6 * high], [SOFT, SOFT, FAT, FLUID]).astype(np.float32)
+    return np.interp(values, [low, middle, high], [SOFT, SOFT, FAT]).astype(np.float32)
+
+
+def _refine_by_labels(attenuation: np.ndarray, uncertainty: np.ndarray, labels: object, grid: object) -> None:
+    """Marrow inside every label, a cortical shell around it; each label for itself, so that neighbours keep their surfaces."""
+    import SimpleITK as sitk
+
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.ComputePerimeterOff()
+    statistics.Execute(labels)
+    for value in statistics.GetLabels():
+        box, pad = statistics.GetBoundingBox(value), np.ceil(5.0 / np.asarray(labels.GetSpacing())).astype(int)
+        low = np.maximum(np.array(box[:3]) - pad, 0)
+        high = np.minimum(np.array(box[:3]) + box[3:] + pad, labels.GetSize())
+        own = sitk.RegionOfInterest(labels, (high - low).tolist(), low.tolist()) == int(value)
+        inside = sitk.SignedMaurerDistanceMap(own, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+        # between thick slices the surface is interpolated, not a staircase; half a voxel: Maurer measures from voxel centres
+        place, depth = _near_part(inside, grid)
+        shell = np.clip(1.5 - np.abs(depth - 0.3) / SHELL_MM, 0, 1) * (depth > -1.5)
+        bone = np.clip(depth + 0.5, 0, 1)
+        mu, spread = attenuation[place], uncertainty[place]
+        mu += (bone * (MARROW - mu)).astype(np.float32)
+        mu += (shell * np.maximum(SHELL_PER_MM - mu, 0)).astype(np.float32)
+        spread[bone > 0.5] = 0.001
+
+
+def _near_part(distance: object, grid: object) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Where a distance map lies on another grid, as slices [k, j, i], and its values there (far outside it: -99)."""
+    import SimpleITK as sitk
+
+    from ..geometry.frames import corners_lps_mm
+
+    index = np.array([grid.TransformPhysicalPointToContinuousIndex(c.tolist()) for c in corners_lps_mm(distance)])
+    low = np.clip(np.floor(index.min(0)).astype(int), 0, np.array(grid.GetSize()) - 1)
+    high = np.clip(np.ceil(index.max(0)).astype(int) + 1, low + 1, grid.GetSize())
+    region = sitk.RegionOfInterest(grid, (high - low).tolist(), low.tolist())
+    values = sitk.Resample(distance, region, sitk.Transform(), sitk.sitkLinear, -99.0, sitk.sitkFloat32)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True)), sitk.GetArrayFromImage(values)

@@ -1,0 +1,179 @@
+"""Tissue classes of an MR volume: body, air, thin dark layers (cortex), and where signal alone cannot tell.
+
+MR shows neither air nor cortical bone: both are dark.  What tells them apart is shape: cortex is a thin dark layer between brighter
+tissues, air a larger dark space.  A black top-hat (grey-value closing minus image; J. Serra, Image Analysis and Mathematical Morphology,
+1982) shows the first and leaves the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FluoroGuideError
+
+GRID_MM = 1.5
+"""Voxel size at which classes are made: what registration uses at its finest whole-volume level."""
+THIN_MM = 4.0
+"""A dark layer thicker than about twice this is not cortex."""
+BIAS_GRID_MM = 7.0
+SKIN_MM = 6.0
+"""Dark layers closer to the skin than this are skin, not bone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """What is known of each voxel; arrays are float32 ``[k, j, i]`` on the grid of ``image``.
+
+    Attributes
+    ----------
+    image
+        SimpleITK image: shading removed, 1 = the bright tissues' level (75th percentile of the body).
+    body
+        bool: the patient, cavities included.
+    thin_dark
+        0..1: how much of the voxel is a thin dark layer.
+    wide_dark
+        0..1: how much of it is a dark space too wide for cortex (air, gas, or fat where fat is suppressed).
+    depth_mm
+        Depth below the skin.
+    fat_level
+        Signal of the tissue just below the skin: fat.
+    """
+
+    image: object
+    body: np.ndarray
+    thin_dark: np.ndarray
+    wide_dark: np.ndarray
+    depth_mm: np.ndarray
+    fat_level: float
+
+
+def isotropic(image: object, spacing_mm: float = GRID_MM) -> object:
+    """The MR on an isotropic grid (cubic along thick slices, which keeps their edges), float32."""
+    import SimpleITK as sitk
+
+    size, spacing = np.asarray(image.GetSize()), np.asarray(image.GetSpacing())
+    count = np.maximum(2, np.floor((size - 1) * spacing / spacing_mm).astype(int) + 1)
+    smooth = sitk.Cast(image, sitk.sitkFloat32)
+    for axis in range(3):
+        if spacing[axis] < 0.8 * spacing_mm and size[axis] > 4:
+            smooth = sitk.RecursiveGaussian(smooth, 0.42 * spacing_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+    return sitk.Resample(
+        smooth, [int(n) for n in count], sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), [spacing_mm] * 3, image.GetDirection(), 0.0,
+        sitk.sitkFloat32,
+    )
+
+
+def noise_floor(values: np.ndarray) -> float:
+    """Signal below which a voxel may be noise alone.
+
+    The darkest fifth of all voxels, where it is air, is Rayleigh distributed; where the whole volume is body, a share of its median.
+    """
+    dark = values[values <= np.percentile(values, 20)]
+    bright = float(np.percentile(values, 95))
+    mean = float(dark.mean())
+    return min(mean + 4.0 * max(float(dark.std()), 0.5 * mean), 0.25 * bright)
+
+
+def body_mask(image: object) -> np.ndarray:
+    """The patient with all cavities, bool [k, j, i].
+
+    Raises
+    ------
+    FluoroGuideError
+        Nothing brighter than noise.
+    """
+    import SimpleITK as sitk
+
+    values = sitk.GetArrayViewFromImage(image)
+    shrink = [max(1, int(3.0 / s)) for s in image.GetSpacing()]
+    small = sitk.BinShrink(image, shrink)
+    bright = small > noise_floor(values)
+    radius = [max(1, round(5.0 / s)) for s in small.GetSpacing()]
+    opened = sitk.BinaryMorphologicalOpening(bright, [1, 1, 1], sitk.sitkBall)
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(opened), 50)
+    if int(sitk.GetArrayViewFromImage(parts).max()) == 0:
+        raise FluoroGuideError("The MR volume shows no body", "nothing is brighter than noise", "Choose another series")
+    pad = [2 * r for r in radius]
+    closed = sitk.BinaryMorphologicalClosing(sitk.ConstantPad(parts == 1, pad, pad), radius, sitk.sitkBall)
+    mask = _filled_by_slices(sitk.GetArrayFromImage(sitk.Crop(closed, pad, pad)) > 0, small)
+    result = sitk.GetImageFromArray(mask.astype(np.float32))
+    result.CopyInformation(small)
+    return sitk.GetArrayFromImage(sitk.Resample(result, image, sitk.Transform(), sitk.sitkLinear, 0.0)) > 0.5
+
+
+def _filled_by_slices(mask: np.ndarray, image: object) -> np.ndarray:
+    """Holes closed in every slice across the superior axis: lungs and gas belong to the body even where a scan cuts them."""
+    from scipy.ndimage import binary_fill_holes
+
+    axis = 2 - int(np.argmax(np.abs(np.reshape(image.GetDirection(), (3, 3))[2])))
+    return np.moveaxis(np.stack([binary_fill_holes(s) for s in np.moveaxis(mask, axis, 0)]), 0, axis)
+
+
+def without_shading(image: object, body: np.ndarray) -> object:
+    """The image divided by its coil shading (N4; Tustison et al., IEEE TMI 29:1310, 2010), estimated on a shrunk volume; 1 = 75th percentile."""
+    import SimpleITK as sitk
+
+    mask = sitk.GetImageFromArray((body & (sitk.GetArrayViewFromImage(image) > noise_floor(sitk.GetArrayViewFromImage(image)))).astype(np.uint8))
+    mask.CopyInformation(image)
+    shrink = [max(1, min(round(BIAS_GRID_MM / s), n // 6)) for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
+    small, small_mask = sitk.BinShrink(image, shrink), sitk.Shrink(mask, shrink)
+    small_mask = sitk.Resample(small_mask, small, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    corrector = sitk.N4BiasFieldCorrectionImageFilter()
+    corrector.SetMaximumNumberOfIterations([25, 20])
+    corrector.SetNumberOfControlPoints([4, 4, 4])
+    if sitk.GetArrayViewFromImage(small_mask).sum() < 500:
+        return _scaled(image, body)
+    try:
+        corrector.Execute(sitk.Clamp(small, sitk.sitkFloat32, 1e-3, 1e9), small_mask)
+    except RuntimeError:  # too few voxels for its splines: shading is then left in, which class limits tolerate
+        return _scaled(image, body)
+    field = sitk.Exp(sitk.Clamp(sitk.Cast(corrector.GetLogBiasFieldAsImage(image), sitk.sitkFloat32), sitk.sitkFloat32, -2.0, 2.0))
+    return _scaled(image / field, body)
+
+
+def _scaled(image: object, body: np.ndarray) -> object:
+    values = sitk_values(image)[body]
+    return image / max(float(np.percentile(values, 75)), 1e-6)
+
+
+def sitk_values(image: object) -> np.ndarray:
+    """The image's values, read only."""
+    import SimpleITK as sitk
+
+    return sitk.GetArrayViewFromImage(image)
+
+
+def classify(image: object) -> Tissue:
+    """Body, dark layers and dark spaces of an MR on an isotropic grid (:func:`isotropic`)."""
+    import SimpleITK as sitk
+
+    body = body_mask(image)
+    flat = without_shading(image, body)
+    values = sitk.GetArrayFromImage(flat)
+    outside = sitk.GetImageFromArray(body.astype(np.uint8))
+    outside.CopyInformation(image)
+    padded = sitk.ZeroFluxNeumannPad(outside, [2] * 3, [2] * 3)  # where the scan ends is not the skin
+    depth = sitk.SignedMaurerDistanceMap(padded, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    depth_mm = sitk.GetArrayFromImage(sitk.Crop(depth, [2] * 3, [2] * 3)).astype(np.float32)
+    closed = _closed(values, round(THIN_MM / min(image.GetSpacing()) * 0.75))
+    level = max(float(np.percentile(values[body], 40)), 1e-3)
+    thin = np.clip((closed - values) / np.maximum(closed, 0.35 * level), 0, 1)
+    thin = np.where(body & (depth_mm > SKIN_MM), np.clip((thin - 0.25) / 0.5, 0, 1), 0)
+    wide = np.where(body, np.clip(1.6 - closed / (0.18 * level), 0, 1), 1)
+    ring = body & (depth_mm > 4.0) & (depth_mm < 9.0)
+    fat = float(np.median(values[ring])) if ring.any() else 1.0
+    return Tissue(flat, body, thin.astype(np.float32), wide.astype(np.float32), depth_mm, fat)
+
+
+def _closed(values: np.ndarray, radius: int) -> np.ndarray:
+    """Grey-value closing by a cube of half-width ``radius`` voxels (separable, so fast); beyond the border its voxels go on."""
+    from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+    size, result = 2 * radius + 1, np.pad(values, radius, mode="edge")
+    for run in (maximum_filter1d, minimum_filter1d):
+        for axis in range(3):
+            result = run(result, size, axis, mode="nearest")
+    return result[radius:-radius, radius:-radius, radius:-radius]
