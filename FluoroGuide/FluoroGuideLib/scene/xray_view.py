@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, describe_angles
 from ..geometry.frames import ras_from_lps
 from ..imaging.xray import XrayImage
@@ -130,11 +131,15 @@ def read_xray_node(node: Any) -> XrayImage:
     import slicer
 
     facts = json.loads(references(node, "facts")[0].GetText())
-    mask = slicer.util.arrayFromVolume(references(node, "mask")[0])[0] > 0
-    return XrayImage(
-        slicer.util.arrayFromVolume(node)[0].copy(), mask, CArmView.from_dict(facts["view"]), facts["source"], facts["frame"],
-        facts["facts"], tuple(facts["assumptions"]),
-    )
+    pixels, masks, assumptions = slicer.util.arrayFromVolume(node)[0].copy(), references(node, "mask"), tuple(facts["assumptions"])
+    mask = slicer.util.arrayFromVolume(masks[0])[0] > 0 if masks and masks[0].GetImageData() is not None else np.empty(0, bool)
+    if mask.shape != pixels.shape:
+        mask, assumptions = np.ones(pixels.shape, bool), (*assumptions, "The mask of the picture is gone: all of its pixels are used.")
+    view = CArmView.from_dict(facts["view"])
+    if pixels.shape != (view.rows, view.columns):
+        told = f"{node.GetName()}: {pixels.shape[1]} x {pixels.shape[0]} for {view.columns} x {view.rows}"
+        raise FluoroGuideError("The X-ray's pixels were replaced by others of another size", told, "Load its file again")
+    return XrayImage(pixels, mask, view, facts["source"], facts["frame"], facts["facts"], assumptions)
 
 
 def slice_nodes(host: Host, name: str) -> tuple[Any, Any]:

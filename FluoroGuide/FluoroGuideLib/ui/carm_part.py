@@ -168,7 +168,9 @@ class CarmPart(Section):
             self.panel.tell("fail", _("Not done."), error.message)
 
     def _shoot(self) -> None:
-        p = self.choices
+        p, missing = self.choices, self._missing()
+        if missing:
+            raise FluoroGuideError(missing.rstrip("."), None)
         room = self._room()
         point, _shift = room.table(self._center())
         view = room.view(p.fluoroscopyPrimary, p.fluoroscopySecondary, point)

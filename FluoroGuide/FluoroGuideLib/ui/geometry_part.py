@@ -100,7 +100,9 @@ class GeometryPart(Section):
             self.attempt(lambda: self._again(**{entry["name"]: value_of(text, entry)}))
 
     def _from_node(self) -> None:
-        node = self.panel.xray(self.slot)
+        node, missing = self.panel.xray(self.slot), self._no_file()
+        if missing:
+            raise FluoroGuideError(missing.rstrip("."), None)
         self.panel.xrays_section.read(self.slot, self.session.xrays.file_of(node), self.card(self.slot))
 
     # ---- showing ------------------------------------------------------------------------------------------------------

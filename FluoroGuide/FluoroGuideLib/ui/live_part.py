@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 
+from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, describe_angles
 from ..scene.live_source import LiveXray, view_of
 from ..scene.source_choice import SourceChoice, open_source
@@ -124,8 +125,6 @@ class LivePart(Section):
 
     def attempt_step(self, live: LiveXray) -> None:
         """Show the newest frame; an error stops the source and is told."""
-        from ..errors import FluoroGuideError
-
         try:
             before, frame = live.node, live.take()
         except FluoroGuideError as error:
@@ -139,7 +138,10 @@ class LivePart(Section):
             self.panel.show_xrays()
 
     def _keep(self) -> None:
-        kept = self.session.xrays.keep(self.panel.xray(self.slot), "")
+        node = self.panel.xray(self.slot)
+        if node is None:
+            raise FluoroGuideError("There is no X-ray in this view", None, "Load one first")
+        kept = self.session.xrays.keep(node, "")
         self.panel.tell("idle", _("Stored."), kept.GetName() + ".")
 
     # ---- showing ------------------------------------------------------------------------------------------------------

@@ -167,6 +167,13 @@ class NeedlePart(Section):
         line = self.choices.planLine if self.choices is not None else None
         return line if line is not None and line in [row.node for row in self.session.needles.rows()] else None
 
+    def _must_choose(self) -> Any:
+        """The chosen needle; the list may have changed since its button was drawn."""
+        node = self._chosen()
+        if node is None:
+            raise FluoroGuideError("No needle of the list is chosen", None, "Choose one")
+        return node
+
     def _row_chosen(self, row: int) -> None:
         rows = self.session.needles.rows()
         if self.choices is not None and 0 <= row < len(rows) and self.choices.planLine is not rows[row].node:
@@ -184,24 +191,25 @@ class NeedlePart(Section):
         return result
 
     def _move(self, step: int) -> None:
-        self._edited(self.session.needles.move, self._chosen(), step)
+        self._edited(self.session.needles.move, self._must_choose(), step)
 
     def _copy(self) -> None:
-        self.choices.planLine = self.session.needles.copy(self._chosen())
+        self.choices.planLine = self.session.needles.copy(self._must_choose())
         self._store()
 
     def _color(self) -> None:
-        row = next(r for r in self.session.needles.rows() if r.node is self._chosen())
+        node = self._must_choose()
+        row = next(r for r in self.session.needles.rows() if r.node is node)
         near = min(range(len(PALETTE)), key=lambda n: sum((a - b) ** 2 for a, b in zip(PALETTE[n], row.color, strict=True)))
         self.session.needles.color(row.node, PALETTE[(near + 1) % len(PALETTE)])
 
     def _hold(self) -> None:
-        node = self._chosen()
+        node = self._must_choose()
         self.session.needles.hold(node, not node.GetLocked())
 
     def _delete(self) -> None:
         rows = [r.node for r in self.session.needles.rows()]
-        here = rows.index(self._chosen())
+        here = rows.index(self._must_choose())
         rest = rows[:here] + rows[here + 1:]
         self.session.needles.delete(rows[here])
         self.choices.planLine = rest[min(here, len(rest) - 1)] if rest else None
@@ -243,6 +251,9 @@ class NeedlePart(Section):
         return _("Entries are being sought.") if self.suggesting.running else ""
 
     def _suggest(self) -> None:
+        missing = self._missing_suggest()
+        if missing:
+            raise FluoroGuideError(missing.rstrip("."), None)
         arguments = self._question(self.session.planner.current)
         job = self.session.engine.run("plan_suggest", target_lps_mm=self._suggestion_target(), **arguments)
         self.panel.tell("idle", _("Seeking entries."), _("The views stay usable."))
@@ -261,6 +272,8 @@ class NeedlePart(Section):
 
     def _use(self) -> None:
         row = max(self.ui.fgSuggestionTable.currentRow(), 0)
+        if row >= len(self._candidates):
+            raise FluoroGuideError("There are no suggestions", None, "Suggest entries first")
         path = self._candidates[row].trajectory
         line = self.choices.planLine
         from ..geometry.frames import ras_from_lps

@@ -160,7 +160,8 @@ class Panel:
     # ---- showing --------------------------------------------------------------------------------------------------
     def tell(self, kind: str, word: str, text: str) -> None:
         """Say something in the status line until the next message; an empty message shows what is missing."""
-        self._message = (kind, word, text or (word and " "))
+        text = text.strip()
+        self._message = (kind, word, f"{text}." if text and text[-1] not in ".:!?" else text or (word and " "))
         self._show_status()
 
     def _show_status(self) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: PT009 (unittest runs this inside Slicer)
 """The module's own test of the panel, step by step: run by ``FluoroGuideTest`` in the application and on the stand-ins.
 
 Nothing here needs a main window.  The steps wait for the module's timers by letting the application handle its events,

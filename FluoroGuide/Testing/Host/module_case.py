@@ -112,10 +112,16 @@ class Files:
 
 def make(module):
     import slicer_app
+    from FluoroGuideLib.engine import client
 
-    widget = slicer_app.make_widget(module[0], "FluoroGuide")
-    widget.engine = FakeEngine()
-    widget.logic.session._make_engine = lambda: widget.engine
+    engine, real = FakeEngine(), client.EngineClient
+    client.EngineClient = lambda: engine  # set-up may need it already, in a scene that holds a case
+    try:
+        widget = slicer_app.make_widget(module[0], "FluoroGuide")
+    finally:
+        client.EngineClient = real
+    widget.engine = engine
+    widget.logic.session._make_engine = lambda: engine
     widget.panel.dialogs = Files()
     return widget
 
