@@ -31,10 +31,11 @@ class FluoroGuide(ScriptedLoadableModule):
 
 
 def onStartupCompleted():
-    """Layout (a saved scene may ask for it before the module is opened) and sample data."""
-    from FluoroGuideLib.scene import host, sample_data, xray_view
+    """Layouts (a saved scene may ask for them before the module is opened) and sample data."""
+    from FluoroGuideLib.scene import guide_layout, host, sample_data, xray_view
 
     xray_view.register_layout(host.start())
+    guide_layout.register_layout(host.start())
     sample_data.register(lambda: [FluoroGuideLogic().loadSampleCase()["volume"]], host.start, _("FluoroGuide"))
 
 
