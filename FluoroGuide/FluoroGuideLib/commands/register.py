@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import FluoroGuideError
 from ..planning.jsonfile import plain, write_json
 from . import common, identity
+from .landmarks import start_from
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=["ct", "mr"], help="what the volume is, where it is not recognised rightly")
     common.add_xrays(parser)
     parser.add_argument("--initial", type=Path, metavar="TFM", help="rough pose, volume to isocentre (LPS, mm)")
+    parser.add_argument("--landmarks", type=Path, metavar="JSON", help="points marked in volume and X-rays: the start, instead of --initial")
     parser.add_argument("--targets", type=Path, metavar="JSON", help="targets.json or plan.json: where the error is predicted")
     parser.add_argument("--plan", type=Path, metavar="JSON", help="plan to draw on the overlays; its targets are used when --targets is not given")
     parser.add_argument("--bones", type=Path, metavar="NRRD", help="label image of bones, on the volume's grid")
@@ -52,6 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan or (Plan("registration", tuple(targets)) if targets else None)
     points = {t.name: t.position_lps_mm for t in targets} or (plan.target_points() if plan else None)
     images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
+    lines: list[str] = []
+    if arguments.landmarks:
+        if initial is not None:
+            raise FluoroGuideError("--landmarks and --initial exclude each other", None, "Give one start")
+        initial, marks, lines = start_from(arguments.landmarks, [image.view for image in images])
     check = identity.check_case(arguments, arguments.volume, arguments.xray, plan)
     volume = common.read_attenuation(arguments.volume, arguments.modality)
     output = common.output_folder(arguments.output)
@@ -65,10 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     result["xrays"] = [Path(p).name for p in arguments.xray]
     result["assumptions"] = [a for image in images for a in image.assumptions]
     result["identity"] = check.to_dict()
+    if arguments.landmarks:
+        result["landmarks"] = marks
     write_tfm(output / "pose.tfm", registration.pose)
     write_json(output / "result.json", plain(result))
     result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output)
-    common.show(arguments, result, "\n".join([*identity.lines(check), describe(registration, result, output)]))
+    common.show(arguments, result, "\n".join([*identity.lines(check), *lines, describe(registration, result, output)]))
     return 1 if registration.verdict == "fail" else 0
 
 

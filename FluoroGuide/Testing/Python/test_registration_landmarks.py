@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from FluoroGuideLib.commands.landmarks import start_from
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
@@ -155,6 +159,24 @@ def test_points_on_a_line_are_told_and_their_rotation_stays_open() -> None:
     assert any("one line" in w for w in result.warnings)
     axis = np.array([0.6, 0, 0.8])
     assert np.sqrt(axis @ result.covariance[:3, :3] @ axis) > 1.0
+
+
+def test_a_file_of_landmarks_gives_the_start_and_says_how_far_each_is_off(tmp_path: Path) -> None:
+    """The hand-worked pixels, written as a person would; view 1 is the first X-ray."""
+    rows = [{"name": p.name, "position_lps_mm": p.position_lps_mm.tolist(), "pixel": p.pixel.tolist(), "view": 1} for p in by_hand("ABCDE")]
+    path = tmp_path / "marks.json"
+    path.write_text(json.dumps(rows))
+    pose, facts, lines = start_from(path, [AP, LATERAL])
+    np.testing.assert_allclose(pose, TRUTH, atol=1e-4)
+    assert [e["view"] for e in facts["errors"]] == [1] * 5
+    assert any("A, view 1: 0.0 pixels" in line for line in lines)
+    for text, data in {
+        "not a list": {}, "cannot be read": [{"name": "A"}], "three coordinates": [{**rows[0], "pixel": [1, 2, 3]}],
+        "not given": [{**rows[0], "view": 3}], "at least three": rows[:2],
+    }.items():
+        path.write_text(json.dumps(data))
+        with pytest.raises(FluoroGuideError, match=text):
+            start_from(path, [AP, LATERAL])
 
 
 def test_bad_input_is_one_sentence() -> None:
