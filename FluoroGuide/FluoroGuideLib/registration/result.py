@@ -107,6 +107,8 @@ class Registration:
 
     def point_covariance(self, point_lps_mm: np.ndarray) -> np.ndarray:
         """Covariance (3, 3), mm^2 in isocentre axes, of where a volume point (3,) ends up."""
+        if not np.isfinite(self.covariance).all():
+            return np.diag([np.inf] * 3)
         jacobian = point_jacobian(apply(self.pose, point_lps_mm), self.center_mm)[0]
         return jacobian @ self.covariance @ jacobian.T
 
@@ -116,6 +118,9 @@ class Registration:
 
     def _one_error(self, name: str, point: np.ndarray) -> TargetError:
         covariance = self.point_covariance(point)
+        if not np.isfinite(covariance).all():  # the images do not determine the pose
+            unknown = (np.inf,) * len(self.views)
+            return TargetError(name, np.inf, unknown, unknown, np.diag([np.inf] * 3))
         in_plane, depth = [], []
         for number, view in enumerate(self.views):
             # An error along the ray through the target is invisible in the view; the rest is what the image shows.

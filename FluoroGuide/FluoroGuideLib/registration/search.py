@@ -78,7 +78,7 @@ class ShiftMaps:
         self.shape = (scipy.fft.next_fast_len(rows, real=True), scipy.fft.next_fast_len(columns, real=True))
         weight = (fixed.weight > 0).astype(np.float32)
         template = fixed.fixed * weight
-        self.count = float(weight.sum())
+        self.count = max(1.0, float(weight.sum()))
         self._template, self._mirrored = (
             [np.conj(scipy.fft.rfft2(x, self.shape)) for x in (w, t, t * t)] for w, t in ((weight, template), (weight[:, ::-1], template[:, ::-1]))
         )

@@ -233,9 +233,9 @@ LEVEL_MM = 26.0
 def failure(case: Case, kind: str, rng: np.random.Generator) -> dict:
     """Register a good case after something went wrong; whether the pose is wrong is judged by the truth, except for :data:`ALWAYS_WRONG`."""
     images, changes, way = list(case.images), {}, "rigid"
-    if kind.startswith("one_level_off"):  # the user starts at the next vertebra, and the search is off or finds what is near
+    if kind.startswith("one_level_off"):  # stuck at the next vertebra: coarse levels and search, which would leave it, are off
         step = rng.choice([-1.0, 1.0]) * rng.uniform(0.85, 1.15) * LEVEL_MM * case.truth[:3, 2]
-        changes = {"start": perturb(case.truth, np.r_[np.radians(rng.uniform(-2, 2, 3)), step], apply(case.truth, case.target)), "search": False}
+        changes = {"start": perturb(case.truth, np.r_[np.radians(rng.uniform(-2, 2, 3)), step], apply(case.truth, case.target)), "search": False, "levels": Options().levels[-1:]}
         way = "label" if kind.endswith("bone") else "rigid"
     elif kind.startswith("mirrored"):
         which = (0, 1) if kind.endswith("both") else (int(rng.integers(2)),)

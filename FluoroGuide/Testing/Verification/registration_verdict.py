@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import registration_cases as cases
 
-SEEDS = range(1000, 1020)
+SEEDS = range(1000, 1006)  # six cases with eight kinds each; more: go on from 1006
 SLICE = (1000,)
 
 
