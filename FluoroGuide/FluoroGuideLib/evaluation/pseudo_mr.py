@@ -98,7 +98,7 @@ def _dense_bone(ct: object) -> object:
     """Bone of a CT without contrast medium: dense voxels, closed over their marrow."""
     import SimpleITK as sitk
 
-    dense = sitk.BinaryThreshold(ct, 180.0, 1e5)
+    dense = ct > 180.0
     closed = sitk.BinaryMorphologicalClosing(dense, [max(1, round(5.0 / s)) for s in ct.GetSpacing()], sitk.sitkBall)
     filled = sitk.BinaryFillhole(closed)
     return sitk.RelabelComponent(sitk.ConnectedComponent(filled), 2000) > 0
