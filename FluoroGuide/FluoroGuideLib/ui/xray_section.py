@@ -74,7 +74,8 @@ class XraySection(Section):
         if node is None:
             self.ui.fgGeometryPart.collapsed = False
             missing = "; ".join(result["report"].missing) or result["error"]
-            raise FluoroGuideError(f"X-ray {side} is not complete, the one before stays", missing, "Give the values under Geometry, then load it again")
+            what = f"X-ray {side} is not complete, the one before stays"
+            raise FluoroGuideError(what, missing, "Give the values under Geometry, then load it again")
         self.choices.setValue("xray" + side, node)
         self.panel.show_xrays()
         self.panel.show_results()

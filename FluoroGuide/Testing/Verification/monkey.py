@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -27,6 +28,7 @@ def case(seed: int) -> dict:
     from FluoroGuideLib.scene import host as host_module
     from monkey_user import Monkey
 
+    os.environ["FLUOROGUIDE_DATA"] = tempfile.mkdtemp(prefix="fluoroguide-monkey-")  # journals of the test are not the user's
     host = host_module.start()
     host.scene.Clear(0)
     _app, _messages, undo = slicer_app.install(host.scene, main_window=False, app_logic=host.app_logic)
