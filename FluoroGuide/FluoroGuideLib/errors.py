@@ -23,7 +23,7 @@ class FluoroGuideError(Exception):
     @property
     def message(self) -> str:
         """One line: what, which value, what to do next."""
-        text = self.what.rstrip(".")
+        text = _short(self.what).rstrip(".")
         if self.value is not None:
             text += f" ({_short(self.value)})"
         text += "."

@@ -68,6 +68,6 @@ def _names(path: Path) -> dict[int, str]:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 return {int(row["id"]): row["structure"] for row in csv.DictReader(file)}
         return {int(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8-sig")).items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         hint = 'Give JSON {"1": "sacrum"} or CSV with the columns structure and id'
         raise FluoroGuideError("The names of the segmentation's labels cannot be read", path.name, hint) from None

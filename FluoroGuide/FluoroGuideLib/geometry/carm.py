@@ -139,7 +139,7 @@ class CArmView:
             A distance or spacing that is not positive, or a detector nearer than the isocentre.
         """
         for name, value in (("SID", sid_mm), ("SOD", sod_mm), ("row spacing", pixel_spacing_mm[0]), ("column spacing", pixel_spacing_mm[1])):
-            if value is None or not np.isfinite(value) or value <= 0:
+            if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
                 raise FluoroGuideError(f"The {name} must be a positive number of mm", value, "Enter it in the C-arm card.")
         if sid_mm <= sod_mm:
             distances = f"SID {sid_mm} mm, SOD {sod_mm} mm"

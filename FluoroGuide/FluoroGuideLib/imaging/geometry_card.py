@@ -115,7 +115,7 @@ def _flag(key: str, value: object) -> bool:
 def _matrix(key: str, value: object) -> np.ndarray:
     try:
         matrix = np.array(value, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
         raise FluoroGuideError(f"The C-arm card's {key} must be 3 rows of 4 finite numbers", f"shape {matrix.shape}", _NEXT)

@@ -130,7 +130,7 @@ class CArmCard:
 def _numbers(values: object, count: int, name: str) -> tuple[float, ...]:
     try:
         result = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = ()
     if len(result) != count or not np.isfinite(result).all():
         raise FluoroGuideError(f"The C-arm card's {name} is not {count} numbers", values)

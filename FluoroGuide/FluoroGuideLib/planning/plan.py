@@ -25,7 +25,7 @@ def point_lps_mm(value: object, what: str) -> np.ndarray:
         point = np.array(value, float)
     except (TypeError, ValueError, OverflowError):
         point = np.empty(0)
-    if point.shape != (3,) or not np.isfinite(point).all():
+    if point.shape != (3,) or not (np.abs(point) < LARGEST_MM).all():
         raise FluoroGuideError(f"{what} is not three finite numbers", value, "Give x, y, z in LPS mm")
     point.setflags(write=False)
     return point
@@ -168,7 +168,7 @@ class RequiredView:
     def __post_init__(self) -> None:
         _name(self.name, "A required view")
         for angle in (self.primary_deg, self.secondary_deg):
-            if angle is not None and (isinstance(angle, bool) or not isinstance(angle, (int, float)) or not np.isfinite(angle)):
+            if angle is not None and (isinstance(angle, bool) or not isinstance(angle, (int, float)) or not abs(angle) < 1e4):
                 raise FluoroGuideError(f"An angle of the required view '{self.name}' is not a number", angle)
 
     def to_dict(self) -> dict:
@@ -281,10 +281,13 @@ class Plan:
         outlines = data.get("outlines", {})
         if not isinstance(outlines, dict):
             raise FluoroGuideError("The plan's outlines are not an object of name and points", type(outlines).__name__)
+        for key in ("level", "volume_name", "notes"):
+            if not isinstance(data.get(key), (str, type(None))):
+                raise FluoroGuideError(f"The plan's '{key}' is not text", data[key])
         return cls(
             take(data, "procedure", "plan"), tuple(map(Target.from_dict, _list(data, "targets"))),
             tuple(map(Trajectory.from_dict, _list(data, "trajectories"))), data.get("laterality"), data.get("level"),
-            data.get("volume_name", ""), outlines, tuple(map(RequiredView.from_dict, data.get("required_views", []))),
+            data.get("volume_name", ""), outlines, tuple(map(RequiredView.from_dict, _list({"required_views": [], **data}, "required_views"))),
             data.get("notes", ""), {k: v for k, v in data.items() if k not in known},
         )
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .placement import Placement
 
 BLUE, ORANGE, GREEN, RED, GREY, LIGHT, INK = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a8f98", "#d9dde3", "#1d2430"
+MOST_MM, MOST_SECONDS = 1e6, 1e9
+"""Where axes end whatever a damaged record says."""
 MOST_ELLIPSES = 6
 """With more needles their ellipses of uncertainty would only hide each other."""
 
@@ -71,7 +73,7 @@ def bulls_eye(placements: Sequence[Placement], tolerances: Sequence[float | None
     """All tips seen along their planned paths; ellipses hold the true tip with 95 % probability."""
     size, middle = 360.0, 180.0
     points = [bulls_eye_point(p) for p in placements]
-    reach = max([1.0, *(sqrt(x * x + y * y) for x, y, _, _ in points), *(t for t in tolerances if t)]) * 1.12
+    reach = min(MOST_MM, max([1.0, *(sqrt(x * x + y * y) for x, y, _, _ in points), *(t for t in tolerances if t)])) * 1.12
     step = nice_step(reach, 4)
     rings = ceil(reach / step - 1e-9)
     scale = 150.0 / (rings * step)
@@ -132,7 +134,7 @@ def depths(placements: Sequence[Placement]) -> str:
     """How far each tip lies short of (left) or past (right) its target along the path."""
     row, left, width = 17.0, 30.0, 300.0
     height = 46 + row * len(placements)
-    reach = max([1.0, *(abs(p.deviation.along_mm) for p in placements)]) * 1.08
+    reach = min(MOST_MM, max([1.0, *(abs(p.deviation.along_mm) for p in placements)])) * 1.08
     step = nice_step(reach, 3)
     reach = ceil(reach / step) * step
     middle, scale = left + width / 2, width / 2 / reach
@@ -154,7 +156,7 @@ def timeline(events: Sequence[dict]) -> str:
     kinds = list(dict.fromkeys(e["event"] for e in events))
     left, width, row = 120.0, 560.0, 20.0
     height = 34 + row * max(1, len(kinds))
-    last = max([1.0, *(e.get("seconds") or 0.0 for e in events)])
+    last = min(MOST_SECONDS, max([1.0, *(e.get("seconds") or 0.0 for e in events)]))
     unit, name = (1.0, "s") if last < 120 else (60.0, "min") if last < 3 * 3600 else (3600.0, "h")
     step = nice_step(last / unit, 6)
     scale = width / (last / unit)

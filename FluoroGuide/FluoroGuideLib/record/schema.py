@@ -72,7 +72,7 @@ def _say(found: list[str], place: str, text: str) -> None:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**1000)
 
 
 def _is(value: object, name: str) -> bool:

@@ -229,3 +229,28 @@ def test_a_transform_with_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "p.tfm").write_bytes(b"#Insight Transform File V1.0\nTransform: \xff\xfe\x80_double_3_3\nParameters: 0\n")
     with pytest.raises(FluoroGuideError, match="not an ITK transform"):
         read_tfm(tmp_path / "p.tfm")
+
+
+@pytest.mark.parametrize(
+    "change", [{"required_views": None}, {"required_views": [{"name": "a", "primary_deg": 10**400}]}, {"level": float("inf")}, {"notes": 3}],
+)
+def test_plans_with_values_of_another_kind(change: dict) -> None:
+    from record_cases import a_plan
+
+    from FluoroGuideLib.planning.plan import Plan
+
+    with pytest.raises(FluoroGuideError):
+        Plan.from_dict({**a_plan(1).to_dict(), **change})
+
+
+def test_axes_of_the_report_end_somewhere(record: dict) -> None:
+    """Distances near the largest float made the plots' axes infinite."""
+    from FluoroGuideLib.record.report import report_html
+
+    data = json.loads(json.dumps(record))
+    data["placements"][0]["deviation"] |= {"along_mm": 1e308, "offset_lps_mm": [1e200, 0, 1e200]}
+    data["timeline"][0]["seconds"] = 1e308
+    assert "<svg" in report_html(ProcedureRecord.from_dict(data))
+    data["placements"][0]["deviation"]["offset_lps_mm"] = [10**400, 0, 0]
+    with pytest.raises(FluoroGuideError):
+        ProcedureRecord.from_dict(data)
