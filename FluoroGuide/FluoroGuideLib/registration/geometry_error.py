@@ -351,6 +351,8 @@ def estimate_carm(
         Centre of rotation, isocentre frame of the first view.
     prior
         Optional :class:`~.prior.PosePrior`.
+    iterations
+        0 keeps pose and views, and only says what the tolerance leaves open.
 
     Returns
     -------
@@ -372,6 +374,8 @@ def estimate_carm(
     state, evaluation, used = levenberg_marquardt(joint.evaluate, joint.move, (pose, theta), iterations, cancelled=cancelled, scale=joint.scale)
     (pose, theta), after = state, np.zeros(sigma.shape)
     covariance, response = joint.spread(state)
+    if iterations == 0:  # nothing was learned about the C-arm
+        covariance = np.diag(sigma[joint.free] ** 2)
     after[joint.free] = np.sqrt(np.diag(covariance))
     changed = tuple(corrected(v, t) for v, t in zip(views, theta, strict=True))
     estimate = CArmEstimate(tuple(views), changed, theta, after, tolerance, joint.free, covariance, response, np.asarray(center_mm, float))

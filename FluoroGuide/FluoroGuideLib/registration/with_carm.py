@@ -33,9 +33,8 @@ def register_with_carm(task: object, start: np.ndarray, coarse_to_fine: Callable
     """
     options, nominal = task.options, list(task.images)
     if len(nominal) < 2:
-        task.notes.append("One view alone does not show errors of the C-arm's geometry: it was taken as given.")
-        return coarse_to_fine(task, start)
-    if options.carm.shift_mm > 0:
+        task.notes.append("One view alone does not show errors of the C-arm's geometry: it was taken as given, and widens the predicted error.")
+    if options.carm.shift_mm > 0 and len(nominal) > 1:
         found = _each_view(task, start, coarse_to_fine)
     else:
         best, others, _ = coarse_to_fine(task, start)
@@ -46,7 +45,10 @@ def register_with_carm(task: object, start: np.ndarray, coarse_to_fine: Callable
     level = make_level(task, options.levels[-1], center)
     level = _without_unknown(level, task.moving.beyond(), [f[0].pose for f in found])
     weight = MOBILE_WEIGHT if options.carm.shift_mm > 0 else CARM_WEIGHT
-    best, task.carm, others = estimate_carm(level, views, found, center, options.carm, weight=weight, prior=task.prior, cancelled=task.cancelled)
+    best, task.carm, others = estimate_carm(
+        level, views, found, center, options.carm, iterations=20 if len(nominal) > 1 else 0, weight=weight, prior=task.prior,
+        cancelled=task.cancelled,
+    )
     task.images = [x.with_view(v) for x, v in zip(task.images, task.carm.views, strict=True)]
     fit = best.evaluation
     task.history.append({"stage": "C-arm", "cost": fit.cost, "similarity": list(fit.similarity), "iterations": best.iterations})

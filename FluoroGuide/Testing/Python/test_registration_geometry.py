@@ -180,9 +180,17 @@ def test_a_mobile_carm_is_registered_view_by_view_and_claims_no_depth(case: Case
 
 def test_one_view_keeps_its_geometry(case: Case) -> None:
     images = case.pictures(two_views({}, {})[:1], two_views({}, {})[:1])
-    found = register(case.moving, images, case.truth, options=Options(threads=1, search=False, check_part=False, carm=CArmTolerance()))
-    assert found.carm is None
+    plain, found = (
+        register(case.moving, images, case.truth, targets={"t": case.target}, options=Options(threads=1, search=False, check_part=False, carm=c))
+        for c in (None, CArmTolerance(sid_percent=2.0))
+    )
+    np.testing.assert_allclose(found.pose, plain.pose, atol=1e-12)
+    np.testing.assert_array_equal(found.views[0].source_mm, images[0].view.source_mm)
     assert any("taken as given" in r for r in found.reasons)
+    # a SID wrong by s is taken for a depth wrong by s: 2 % / sqrt(3) of 700 mm, times 1.96, is 15.8 mm; angles and principal point add little
+    before, after = (r.target_error({"t": case.target})[0] for r in (plain, found))
+    assert np.hypot(before.depth_mm[0], 15.8) == pytest.approx(after.depth_mm[0], rel=0.15)
+    assert after.in_plane_mm[0] < 1.5
 
 
 def test_the_command_line_s_tolerances(tmp_path: Path) -> None:
