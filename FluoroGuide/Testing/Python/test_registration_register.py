@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -168,3 +169,23 @@ def test_a_mirrored_xray_fails_and_says_so(case: Case) -> None:
     assert any("flipped.dcm" in r and "left and right" in r for r in result.reasons)
     straight = register(case.moving, [view], case.start(1, 8, 4), targets={"facet": case.target}, options=FAST)
     assert not any("mirror" in r for r in straight.reasons)
+
+
+def test_one_vertebra_off_fails_and_says_so(case: Case) -> None:
+    """Stuck 36 mm (a vertebra and a disc of the phantom) along the spine, with the coarse levels that would leave it switched off."""
+    start = rigid.perturb(case.truth, np.r_[0, 0, 0, 36.0 * case.truth[:3, 2]], np.zeros(3))
+    stuck = Options(levels=Options().levels[-1:], search=False, threads=1, check_part=False)
+    result = register(case.moving, case.images, start, targets={"facet": case.target}, options=stuck)
+    assert case.mtre(result.pose) > 2
+    assert result.verdict == "fail"
+    assert result.facts["checks"]["level_ratio"] < 1
+    right = register(case.moving, case.images, case.truth, targets={"facet": case.target}, options=stuck)
+    assert right.facts["checks"]["level_ratio"] > 1.03
+
+
+def test_images_that_determine_nothing_have_an_infinite_error(case: Case) -> None:
+    result = register(case.moving, case.images, case.truth, targets={"facet": case.target}, options=Options(
+        levels=(LevelOptions(6.0, 4, 2, 1),), search=False, threads=1, check_part=False, checks=False))
+    unknown = dataclasses.replace(result, covariance=np.diag([np.inf] * 6)).target_error({"facet": case.target})[0]
+    assert unknown.predicted_error_mm == np.inf
+    assert unknown.depth_mm == (np.inf, np.inf)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.geometry.rigid import rotation_from_vector
 from FluoroGuideLib.registration import volume
+from FluoroGuideLib.registration.volume import Unknown, continued_sideways, is_cut_at_the_sides
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.5])
@@ -52,3 +54,35 @@ def test_body_beyond_a_cut_scan_is_unknown_and_a_whole_body_has_none() -> None:
     whole = sitk.GetImageFromArray((0.02 * (inside & (z > 3) & (z < 36))).astype(np.float32))
     whole.SetSpacing((2.0, 2.0, 2.0))
     assert volume.unknown_beyond(whole) is None
+
+
+def field_of_view(*, narrow: bool) -> sitk.Image:
+    """A water ellipse of 240 x 160 mm with a rod of bone, 40 mm high; ``narrow`` cuts a round field of 120 mm out of it."""
+    k, j, i = np.mgrid[:10, :64, :64]
+    x, y = (i - 31.5) * 4.0, (j - 31.5) * 4.0
+    values = 0.02 * ((x / 120) ** 2 + (y / 80) ** 2 < 1) + 0.02 * (x**2 + y**2 < 100) + 0.0 * k
+    if narrow:
+        x, y, values = x[:, 17:47, 17:47], y[:, 17:47, 17:47], values[:, 17:47, 17:47]
+        values = np.where(x**2 + y**2 < 60.0**2, values, 0.0)
+    image = sitk.GetImageFromArray(values.astype(np.float32))
+    image.SetSpacing([4.0] * 3)
+    image.SetOrigin([-58.0 if narrow else -126.0] * 2 + [-18.0])
+    return image
+
+
+def test_a_narrow_field_is_told_from_a_whole_body_and_continued() -> None:
+    assert not is_cut_at_the_sides(field_of_view(narrow=False))
+    cut = field_of_view(narrow=True)
+    assert is_cut_at_the_sides(cut)
+    wide = continued_sideways(cut, 40.0)
+    assert wide.GetPixel(wide.TransformPhysicalPointToIndex((-90.0, 10.0, 2.0))) == pytest.approx(0.02, abs=1e-4)
+    assert wide.GetPixel(wide.TransformPhysicalPointToIndex((2.0, 2.0, 2.0))) == pytest.approx(0.04, abs=1e-4)
+
+
+def test_rays_beside_a_narrow_field_are_unknown() -> None:
+    """A parallel-looking AP view: rays more than 0.85 x 60 = 51 mm from the axis say nothing, those through the middle do."""
+    unknown = Unknown(None, field_of_view(narrow=True))
+    view = CArmView.from_angles(0, 0, sid_mm=2000, sod_mm=1000, rows=21, columns=101, pixel_spacing_mm=(4.0, 4.0))  # 2 mm at the isocentre
+    row = unknown.project(view, np.eye(4))[10] > 0
+    known = np.flatnonzero(~row) - 50
+    assert (known.min(), known.max()) == (-25, 25)  # 2 mm x 25 = 50 mm; the perpendicular distance differs by 0.1 %

@@ -235,7 +235,8 @@ def failure(case: Case, kind: str, rng: np.random.Generator) -> dict:
     images, changes, way = list(case.images), {}, "rigid"
     if kind.startswith("one_level_off"):  # stuck at the next vertebra: coarse levels and search, which would leave it, are off
         step = rng.choice([-1.0, 1.0]) * rng.uniform(0.85, 1.15) * LEVEL_MM * case.truth[:3, 2]
-        changes = {"start": perturb(case.truth, np.r_[np.radians(rng.uniform(-2, 2, 3)), step], apply(case.truth, case.target)), "search": False, "levels": Options().levels[-1:]}
+        beside = perturb(case.truth, np.r_[np.radians(rng.uniform(-2, 2, 3)), step], apply(case.truth, case.target))
+        changes = {"start": beside, "search": False, "levels": Options().levels[-1:]}
         way = "label" if kind.endswith("bone") else "rigid"
     elif kind.startswith("mirrored"):
         which = (0, 1) if kind.endswith("both") else (int(rng.integers(2)),)
