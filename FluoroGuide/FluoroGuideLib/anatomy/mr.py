@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import FluoroGuideError
 from .attenuation import WATER_ATTENUATION_PER_MM as WATER
 from .attenuation import AttenuationVolume, check_volume
-from .mr_tissue import GRID_MM, Tissue, classify, isotropic
+from .mr_tissue import AIR_LEVEL, AIR_LEVEL_T2, GRID_MM, Tissue, classify, isotropic
 
 AIR, FAT, SOFT, FLUID, MARROW, CORTEX = (WATER * f for f in (0.0, 0.91, 1.04, 1.01, 1.14, 1.75))
 """Attenuation of the classes, 1/mm: HU -1000, -90, 40, 10, 140 and 750 by the definition of HU."""
@@ -73,7 +73,7 @@ def attenuation_from_mr(
         what = f"{name or 'MR volume'}, {min(image.GetSize())} slices"
         raise FluoroGuideError("The MR series has too few slices to register: it is a localizer", what, "Choose the planning series")
     grid = isotropic(image, grid_mm)
-    tissue = classify(grid)
+    tissue = classify(grid, AIR_LEVEL_T2 if contrast == "T2" else AIR_LEVEL)
     attenuation, uncertainty = _attenuation(tissue, contrast)
     made, spread = (sitk.GetImageFromArray(np.ascontiguousarray(a, np.float32)) for a in (attenuation, uncertainty))
     made.CopyInformation(grid)

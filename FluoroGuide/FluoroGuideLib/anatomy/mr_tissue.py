@@ -18,6 +18,8 @@ GRID_MM = 1.5
 THIN_MM = 4.0
 """A dark layer thicker than about twice this is not cortex."""
 BIAS_GRID_MM = 7.0
+AIR_LEVEL, AIR_LEVEL_T2 = 0.25, 0.18
+"""In T2 flowing blood is nearly as dark as air: the limit is then lower, and lung stays less dark than it is."""
 SKIN_MM = 6.0
 """Dark layers closer to the skin than this are skin, not bone."""
 
@@ -146,8 +148,11 @@ def sitk_values(image: object) -> np.ndarray:
     return sitk.GetArrayViewFromImage(image)
 
 
-def classify(image: object) -> Tissue:
-    """Body, dark layers and dark spaces of an MR on an isotropic grid (:func:`isotropic`)."""
+def classify(image: object, air_level: float = AIR_LEVEL) -> Tissue:
+    """Body, dark layers and dark spaces of an MR on an isotropic grid (:func:`isotropic`).
+
+    ``air_level``: signal below which a wide dark space is air, in units of the middle tissues'.
+    """
     import SimpleITK as sitk
 
     body = body_mask(image)
@@ -162,7 +167,7 @@ def classify(image: object) -> Tissue:
     level = max(float(np.percentile(values[body], 40)), 1e-3)
     thin = np.clip((closed - values) / np.maximum(closed, 0.35 * level), 0, 1)
     thin = np.where(body & (depth_mm > SKIN_MM), np.clip((thin - 0.25) / 0.5, 0, 1), 0)
-    wide = np.where(body, np.clip(1.6 - closed / (0.18 * level), 0, 1), 1)
+    wide = np.where(body, np.clip(1.6 - closed / (air_level * level), 0, 1), 1)
     ring = body & (depth_mm > 4.0) & (depth_mm < 9.0)
     fat = float(np.median(values[ring])) if ring.any() else 1.0
     return Tissue(flat, body, thin.astype(np.float32), wide.astype(np.float32), depth_mm, fat)

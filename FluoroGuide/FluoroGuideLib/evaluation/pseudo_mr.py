@@ -101,7 +101,7 @@ def _dense_bone(ct: object) -> object:
     dense = ct > 180.0
     closed = sitk.BinaryMorphologicalClosing(dense, [max(1, round(5.0 / s)) for s in ct.GetSpacing()], sitk.sitkBall)
     filled = sitk.BinaryFillhole(closed)
-    return sitk.RelabelComponent(sitk.ConnectedComponent(filled), 2000) > 0
+    return sitk.RelabelComponent(sitk.ConnectedComponent(filled), max(1, int(2000.0 / np.prod(ct.GetSpacing())))) > 0
 
 
 def _signal(ct: object, labels: object, table: tuple[float, ...]) -> object:
