@@ -13,7 +13,7 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.register import MovingVolume, Options
 from FluoroGuideLib.registration.similarity import FixedView, Level
 
-SEEDS = range(100, 103)
+SEEDS = range(100, 102)
 AXES = ("rotation x", "rotation y", "rotation z", "shift x", "shift y", "shift z")
 DIRECTIONS = 6
 """Random lines on which rotation and shift change together."""

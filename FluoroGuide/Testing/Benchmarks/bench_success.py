@@ -18,7 +18,7 @@ from FluoroGuideLib.registration.search import ShiftMaps
 from FluoroGuideLib.registration.similarity import Level
 from FluoroGuideLib.registration.volume import resampled
 
-SEEDS = range(100, 103)
+SEEDS = range(100, 102)
 START_MM, START_DEG = 6.0, 3.0
 CALLS = 240
 """Evaluations that the optimiser may use."""
