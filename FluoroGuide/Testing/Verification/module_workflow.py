@@ -74,9 +74,9 @@ def case(seed: int) -> dict:
 
     def process() -> None:
         nonlocal longest
-        began = time.process_time()
+        began = time.thread_time()  # this thread alone: what keeps the window from answering
         qt.application.processEvents()
-        longest = max(longest, time.process_time() - began)
+        longest = max(longest, time.thread_time() - began)
 
     try:
         if seed:
