@@ -54,7 +54,7 @@ def attenuation_from_mr(
     image
         3-D SimpleITK image, any scale, any orientation.
     contrast
-        ``"T1"``, ``"T2"``, ``"PD"``, ``"STIR"``, ``"Dixon water"``, ... (:func:`imaging.mr_series.read_mr`); unknown counts as a contrast
+        ``"T1"``, ``"T2"``, ``"PD"``, ``"STIR"``, ``"Dixon water"``, ... (:func:`mr_series.read_mr`); unknown counts as a contrast
         in which fat is bright.
     labels
         SimpleITK label image of bones in the same space (0 elsewhere); whole vertebrae, or their bodies alone.

@@ -81,7 +81,7 @@ def read_attenuation(path: str, modality: str | None = None) -> object:
     """A CT or MR (file or DICOM folder) as :class:`AttenuationVolume`; the modality is recognised unless given (``"ct"``, ``"mr"``)."""
     from ..anatomy.attenuation import attenuation_from_hu, read_volume
     from ..anatomy.mr import attenuation_from_mr
-    from ..imaging.mr_series import read_facts, read_mr, recognise
+    from ..anatomy.mr_series import read_facts, read_mr, recognise
 
     tagged = modality or read_facts(path).get("modality")
     image = None if tagged else read_volume(path)

@@ -9,11 +9,11 @@ import pytest
 import SimpleITK as sitk
 
 from FluoroGuideLib.anatomy.mr import SHELL_PER_MM, attenuation_from_mr, with_labels
+from FluoroGuideLib.anatomy.mr_series import contrast_from_histogram, contrast_of, read_mr, recognise
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.evaluation.pseudo_mr import CONTRASTS, PseudoMrOptions, pseudo_mr
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.geometry.rigid import apply, perturb
-from FluoroGuideLib.imaging.mr_series import contrast_from_histogram, contrast_of, read_mr, recognise
 from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.registration.mr import FLOOR_MM, PLANNED, WHOLE_LOOK, mr_part
 from FluoroGuideLib.registration.register import Options, register

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..anatomy.attenuation import read_volume
 from ..errors import FluoroGuideError
+from .attenuation import read_volume
 
 TAGS = {
     "Modality": "modality", "ScanningSequence": "sequence", "RepetitionTime": "tr_ms", "EchoTime": "te_ms", "InversionTime": "ti_ms",
@@ -167,7 +167,7 @@ def contrast_from_histogram(image: object) -> str:
     """
     import SimpleITK as sitk
 
-    from ..anatomy.mr_tissue import classify, isotropic
+    from .mr_tissue import classify, isotropic
 
     tissue = classify(isotropic(image, 2.5))
     values = sitk.GetArrayFromImage(tissue.image)
