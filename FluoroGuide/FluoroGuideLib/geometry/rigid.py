@@ -184,8 +184,52 @@ def read_tfm(path: str | Path) -> np.ndarray:
 
     if not Path(path).is_file():
         raise FluoroGuideError("The transform file does not exist", path, "Check the path given with --initial or --pose.")
+    _check_transform_text(Path(path))
     try:
         transform = sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError):  # the latter: ITK's message quotes the file
         raise FluoroGuideError("The file is not an ITK transform", path, "Give a .tfm file with a rigid transform.") from None
     return from_sitk(transform)
+
+
+_COUNTS = {
+    "Euler3DTransform": (6, (3, 4)), "VersorRigid3DTransform": (6, (3,)), "Similarity3DTransform": (7, (3,)), "AffineTransform": (12, (3,)),
+    "MatrixOffsetTransformBase": (12, (3,)), "TranslationTransform": (3, (0,)), "ScaleVersor3DTransform": (9, (3,)), "VersorTransform": (3, (3,)),
+    "ScaleSkewVersor3DTransform": (15, (3,)), "IdentityTransform": (0, (0,)),
+}
+"""ITK's 3-D transforms: numbers of parameters and of fixed parameters."""
+
+
+def _check_transform_text(path: Path) -> None:
+    """Raise for a damaged text transform: ITK crashes (not merely fails) when the numbers of parameters are wrong."""
+    head = path.read_bytes()[:100_000]
+    if head[:4] == b"\x89HDF":
+        return
+    blocks: list[dict[str, str]] = []
+    for line in head.decode("latin-1").splitlines():
+        key, colon, value = line.partition(":")
+        if line.startswith("#") or not colon:
+            continue
+        if key.strip() == "Transform":
+            blocks.append({})
+        if not blocks or key.strip() in blocks[-1]:
+            blocks = []
+            break
+        blocks[-1][key.strip()] = value.strip()
+    if not head.startswith(b"#Insight Transform File") or not blocks or not all(_whole_block(b, n == 0) for n, b in enumerate(blocks)):
+        raise FluoroGuideError("The file is not an ITK transform", path.name, "Give a .tfm file with one rigid 3-D transform.")
+
+
+def _whole_block(block: dict[str, str], first: bool) -> bool:
+    """Whether one transform of a text file has the numbers that its type needs."""
+    name, _, form = block["Transform"].partition("_")
+    if form not in ("double_3_3", "float_3_3"):
+        return False
+    if name == "CompositeTransform":
+        return first and not any(v for k, v in block.items() if k != "Transform")
+    try:
+        numbers, fixed = ([float(v) for v in block[key].split()] for key in ("Parameters", "FixedParameters"))
+    except (KeyError, ValueError):
+        return False
+    count, allowed = _COUNTS.get(name, (-1, ()))
+    return len(numbers) == count and len(fixed) in allowed and bool(np.isfinite(numbers + fixed).all())

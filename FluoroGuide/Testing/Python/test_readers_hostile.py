@@ -254,3 +254,27 @@ def test_axes_of_the_report_end_somewhere(record: dict) -> None:
     data["placements"][0]["deviation"]["offset_lps_mm"] = [10**400, 0, 0]
     with pytest.raises(FluoroGuideError):
         ProcedureRecord.from_dict(data)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("Euler3DTransform", "BSplineTransform"), ("Euler3DTransform", "AffineTransform"), ("_3_3", "_2_2"), ("Parameters: ", "Parameters: 1 "),
+    ("#Insight", "#insight"), ("FixedParameters", "Parameters"), ("Transform: ", "Transform: x\nTransform: "), ("0.1", "nan"), ("0.1", "0.1x"),
+])
+def test_damaged_transforms_are_refused_before_itk_crashes(tmp_path: Path, old: str, new: str) -> None:
+    """Wrong numbers of parameters ended the whole program (segmentation fault in ITK's reader)."""
+    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\nParameters: 0.1 0.2 0.3 1 2 3\n"
+    text += "FixedParameters: 0 0 0 0\n"
+    path = tmp_path / "p.tfm"
+    path.write_text(text)
+    assert read_tfm(path)[:3, 3].tolist() == [1.0, 2.0, 3.0]
+    path.write_text(text.replace(old, new))
+    with pytest.raises(FluoroGuideError, match="not an ITK transform"):
+        read_tfm(path)
+
+
+def test_a_composite_of_rigid_transforms_is_still_read(tmp_path: Path) -> None:
+    shift, turn = sitk.TranslationTransform(3, (1, 2, 3)), sitk.Euler3DTransform((0, 0, 0), 0, 0, np.pi / 2)
+    for transform in (sitk.CompositeTransform([shift, turn]), sitk.VersorRigid3DTransform(), sitk.AffineTransform(3), sitk.Euler3DTransform()):
+        sitk.WriteTransform(transform, str(tmp_path / "p.tfm"))
+        expected = transform.TransformPoint((5.0, 6.0, 7.0))
+        assert (read_tfm(tmp_path / "p.tfm") @ (5, 6, 7, 1))[:3] == pytest.approx(expected)
