@@ -167,7 +167,8 @@ def _headers(folder: Path) -> dict[str, list[tuple[Path, object]]]:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what is wrong with a file is told in one sentence below
                     header = pydicom.dcmread(bounded, stop_before_pixels=True, specific_tags=list(_SLICE_TAGS))
-                bounded.check_next_element()
+                if "Rows" in header:
+                    bounded.check_pixels()
             uid = str(header.get("SeriesInstanceUID", ""))
             bytes_promised = float(np.prod([float(header.get(tag) or 1) for tag in _SLICE_TAGS[3:]])) / 8
         except Exception:  # pydicom raises many kinds for damaged files; all mean the same to the user

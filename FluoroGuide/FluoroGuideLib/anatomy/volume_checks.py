@@ -87,13 +87,23 @@ class BoundedFile:
         """As a file's."""
         return self._file.tell()
 
-    def check_next_element(self) -> None:
-        """Raise EOFError when the element at the present place (the pixels) is longer than the file (little endian)."""
+    def check_pixels(self) -> None:
+        """Raise EOFError unless the present place holds the pixels, no longer than the file, with nothing strange behind them (little endian)."""
         place, head = self.tell(), self._file.read(12)
-        if head[:4] != b"\xe0\x7f\x10\x00" or len(head) < 12:
+        if not head or head[:4] == b"\x7f\xe0\x00\x10":  # a deflated or big endian dataset
             return
-        (length,) = struct.unpack("<I", head[8:12] if head[4:6] in (b"OB", b"OW", b"UN") else head[4:8])
-        if length != 0xFFFFFFFF and place + length > self._size:
+        if head[:4] != b"\xe0\x7f\x10\x00" or len(head) < 12:
+            raise EOFError
+        long = head[4:6] in (b"OB", b"OW", b"UN")
+        (length,) = struct.unpack("<I", head[8:12] if long else head[4:8])
+        if length == 0xFFFFFFFF:  # compressed frames
+            return
+        end = place + (12 if long else 8) + length
+        if end > self._size:
+            raise EOFError
+        self._file.seek(end)
+        group = self._file.read(2)
+        if group and struct.unpack("<H", group.ljust(2, b"\0"))[0] <= 0x7FE0:  # private groups, signatures and padding may follow
             raise EOFError
 
 
