@@ -242,10 +242,10 @@ def _angle_warnings(angle: float) -> tuple[str, ...]:
 
 
 def _mismatch_warnings(residual: np.ndarray, sigma: np.ndarray, views: Sequence[CArmView], point: np.ndarray) -> tuple[str, ...]:
-    from scipy.stats import chi2
+    from scipy.special import chdtri
 
     # 2 M measured numbers, 3 unknowns; one point in a thousand of honest marks is flagged.
-    if float(((residual / sigma) ** 2).sum()) <= chi2.ppf(0.999, 2 * len(views) - 3):
+    if float(((residual / sigma) ** 2).sum()) <= chdtri(2 * len(views) - 3, 0.001):
         return ()
     worst = int(np.argmax(residual))
     mm = residual[worst] * views[worst].mm_per_pixel_at(point)
