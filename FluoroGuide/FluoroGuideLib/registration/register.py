@@ -155,7 +155,7 @@ def register(
     _check(moving.volume, list(images), start, point)
     task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False), prior=prior)
     for level in options.levels:  # set-up is not part of the registration's time
-        moving.projector(level.pixel_mm).prepare()
+        _prepare(moving.projector(level.pixel_mm), task.images, start)
         if task.cancelled():
             raise CancelledError()
     moving.beyond()
@@ -164,7 +164,7 @@ def register(
     if bone is not None:
         for spec in PartOptions().levels:
             for projector in bone.projectors(spec.pixel_mm):
-                projector.prepare()
+                _prepare(projector, task.images, start)
     rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
         best, others, level = _coarse_to_fine(task, start)
@@ -182,6 +182,15 @@ def register(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
     return judged_as_mr(answer, moving.volume, targets) if on_mr else answer
+
+
+def _prepare(projector: object, images: list[XrayImage], pose: np.ndarray) -> None:
+    """Make the copies for the axes that the views march along, or may after a turn of the search; others are made when they are needed."""
+    axes = set()
+    for image in images:
+        along = np.abs(projector._matrix @ pose[:3, :3].T @ image.view.beam)
+        axes |= set(np.flatnonzero(along > 0.6 * along.max()).tolist())
+    projector.prepare(tuple(sorted(axes)))
 
 
 def _part(task: _Task, wanted: object) -> Part | None:

@@ -48,6 +48,8 @@ def made_up_ct(size: tuple[int, int, int], seed: int) -> object:
 
 def measure(size: tuple[int, int, int], seed: int) -> dict:
     """Peak in MB after each step, in this process."""
+    import SimpleITK as sitk
+
     from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu
     from FluoroGuideLib.geometry import rigid
     from FluoroGuideLib.geometry.carm import CArmView
@@ -60,20 +62,28 @@ def measure(size: tuple[int, int, int], seed: int) -> dict:
     peaks = {"libraries": peak_mb()}
     ct = made_up_ct(size, seed)
     peaks["ct"] = peak_mb()
+    column, row, k = (n // 2 for n in ct.GetSize())
+    dense = np.argwhere(sitk.GetArrayViewFromImage(ct)[k] > 600)
+    j, i = dense[np.argmin(np.linalg.norm(dense - (row, column), axis=1))]
+    target = np.array(ct.TransformIndexToPhysicalPoint((int(i), int(j), k)))
     volume = attenuation_from_hu(ct)
+    del ct  # as the command line does
     peaks["attenuation"] = peak_mb()
     moving, truth = MovingVolume(volume), np.eye(4)
     truth[:3, 3] = -center_lps_mm(volume.image)
     for level in Options().levels:
-        moving.projector(level.pixel_mm).prepare()
+        moving.projector(level.pixel_mm)
     moving.beyond()
     peaks["pyramid"] = peak_mb()
     images = []
     for angle in (0, 90):
         view = CArmView.from_angles(angle, 0, sid_mm=1050, sod_mm=700, rows=512, columns=512, pixel_spacing_mm=(0.6, 0.6))
         images.append(XrayImage(moving.projector(1.5).project(view, truth), np.ones((512, 512), bool), view, "made up"))
-    result = register(moving, images, rigid.perturb(truth, [0.05, 0.03, 0, 8, 5, -6], np.zeros(3)))
+    start = rigid.perturb(truth, [0.05, 0.03, 0, 8, 5, -6], np.zeros(3))
+    result = register(moving, images, start)
     peaks["registration"] = peak_mb()
+    register(moving, images, start, targets={"ball": target})
+    peaks["with the bone at a target"] = peak_mb()
     off = float(np.linalg.norm(result.pose[:3, 3] - truth[:3, 3]))
     return {"size": list(size), "peaks_mb": {k: round(v) for k, v in peaks.items()}, "peak_mb": round(peak_mb()), "pose_error_mm": round(off, 3)}
 
