@@ -1,7 +1,7 @@
 """MR to CBCT in 3-D: pseudo-MR of the thorax (vertebra targets) and pelvis CT against that CT with noise and an HU offset, from 20 mm / 10 degrees.
 
 The target is a point of the MR; its true place is where the MR was distorted from (up to 1 mm), so distortion is part of the error.
-PD was never used while designing.
+PD served for no decision; one design seed with it was looked at after the freeze.
 """
 
 from __future__ import annotations
