@@ -144,7 +144,8 @@ class XraySlots:
         image = self.image(node)
         view = image.view
         size = f"{view.columns} x {view.rows} pixels of {view.pixel_spacing_mm[1]:.3f} mm"
-        return " ".join([f"{describe_angles(*view.angles_deg)}, SID {view.sid_mm:.0f} mm, {size}.", *image.assumptions])
+        told = [a[:1].upper() + a[1:] + ("" if a.endswith(".") else ".") for a in image.assumptions]
+        return " ".join([f"{describe_angles(*view.angles_deg)}, SID {view.sid_mm:.0f} mm, {size}.", *told])
 
     def show(self, nodes: Sequence[Any]) -> None:
         """Show the X-rays upright in their views and keep them so until :meth:`release`."""

@@ -322,8 +322,8 @@ class NeedlePart(Section):
         self._show_needles()
         show_text(ui.fgPlanResult, self._summary())
         ui.fgSuggestionPart.setVisible(bool(self._candidates))
-        if self._candidates:
-            rows = [[c.trajectory.name, f"{c.score:.2f}", f"{c.trajectory.length_mm:.0f} mm", f"{c.clearance_mm:.1f} mm"] for c in self._candidates]
+        if self._candidates or ui.fgSuggestionTable.rowCount:
+            rows = [[c.trajectory.name, f"{c.score:.2f}", f"{c.trajectory.length_mm:.0f} mm", self._nearest(c.safety)] for c in self._candidates]
             fill_table(ui.fgSuggestionTable, rows)
         for button in (ui.fgSuggestionUseButton, ui.fgSuggestionDropButton):
             allow(button, "" if self._candidates else _("There are no suggestions."), self.tool_tip(button))
@@ -362,8 +362,12 @@ class NeedlePart(Section):
             return "..." if self.checking.running else ""
         if found["error"]:
             return _("see below")
-        nearest = found["safety"].clearances
-        return f"{nearest[0].distance_mm:.1f} mm" if nearest else ""
+        return self._nearest(found["safety"])
+
+    @staticmethod
+    def _nearest(report: Any) -> str:
+        """Distance of the nearest structure; never a number where none was checked."""
+        return f"{report.clearances[0].distance_mm:.1f} mm" if report.clearances else _("not checked")
 
     def _summary(self) -> str:
         p = self.choices

@@ -24,13 +24,13 @@ def sketch(primary_deg: float, secondary_deg: float, prone: bool, palette: objec
     x, y = math.sin(angle), -math.cos(angle)  # towards the patient's left; posterior is +y on the screen of a supine patient
     if prone:
         x, y = -x, -y
-    _half(painter, ink, 0, x, y, 30, 18, describe_angles(round(primary_deg), 0))
+    _half(painter, ink, 0, x, y, 30, 18, _words(primary_deg, 0))
     tilt = math.radians(secondary_deg)
     up = 1.0 if math.cos(angle) >= 0 else -1.0  # the detector is anterior (up when supine) or posterior
     z, y = math.sin(tilt), -up * math.cos(tilt)
     if prone:
         y = -y
-    _half(painter, ink, HALF_PX, -z, y, 40, 14, describe_angles(0, round(secondary_deg)))  # head to the left
+    _half(painter, ink, HALF_PX, -z, y, 40, 14, _words(0, secondary_deg))  # head to the left
     painter.end()
     return picture
 
@@ -54,4 +54,10 @@ def _half(painter: object, ink: object, top: int, x: float, y: float, wide: int,
     painter.setPen(qt.QPen(qt.QBrush(qt.QColor(213, 94, 0)), 1))
     painter.drawEllipse(qt.QPointF(cx - x * REACH_PX, cy - y * REACH_PX), 4.0, 4.0)
     painter.setPen(qt.QPen(qt.QBrush(ink), 1))
-    painter.drawText(qt.QPointF(2, top + 12), text)
+    painter.drawText(qt.QPointF(2, top + HALF_PX - 4), text)
+
+
+def _words(primary_deg: float, secondary_deg: float) -> str:
+    """``LAO 158``, ``CRA 12``; a tilt of 0 needs no words."""
+    told = describe_angles(round(primary_deg), round(secondary_deg)).removesuffix(".0")
+    return told.removeprefix("AP ") if secondary_deg else "" if told == "AP" and not primary_deg else told
