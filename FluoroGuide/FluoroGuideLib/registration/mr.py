@@ -132,7 +132,7 @@ def judged_as_mr(result: Registration, volume: MrVolume, targets: dict[str, np.n
     hard = result.verdict == "fail" and any("mirror" in r or "determine" in r or "moved against" in r for r in kept)
     notes = [r for r in kept if r == "in-plane only" or r.startswith("The grey values")]
     soft = [r for r in kept if r not in notes]
-    # bone that moved against its surroundings is not found in an MR (design cases with 8 mm: wrong by 3 to 20 mm), and similarity does not tell: nothing passes without a look
+    # bone that moved 8 mm against its surroundings was found 3 to 20 mm wrong in design cases, and similarity does not tell: all get a look
     moved = PART_LOOK if "part" in result.facts else WHOLE_LOOK
     verdict = "fail" if fails or hard else "warn"
     said = f"{PLANNED} ({volume.contrast or 'contrast unknown'})" + (f": predicted error {error:.1f} mm (95 %)." if errors else ".")
