@@ -67,6 +67,8 @@ class Monkey:
 
         self.widget = module_case.make(self.module)
         self.widget.engine.run = self._answered(self.widget.engine.run)
+        dialogs = self.widget.panel.dialogs
+        dialogs.save_file = lambda title, name, kinds: str(self.folder / Path(dialogs.answer).name) if dialogs.answer else ""
         slicer_app.enter(self.widget)
 
     @staticmethod
