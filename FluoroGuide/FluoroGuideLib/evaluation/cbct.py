@@ -9,8 +9,8 @@ from ..geometry.frames import lps_from_ijk
 
 
 def cbct_from_ct(
-    hu_image: object, center_lps_mm: np.ndarray, rng: np.random.Generator, *, field_mm: float = 180.0, offset_hu: float = 0.0, cupping_hu: float = 150.0,
-    streaks_hu: float = 300.0, noise_hu: float = 40.0,
+    hu_image: object, center_lps_mm: np.ndarray, rng: np.random.Generator, *, field_mm: float = 180.0, offset_hu: float = 0.0,
+    cupping_hu: float = 150.0, streaks_hu: float = 300.0, noise_hu: float = 40.0,
 ) -> object:
     """A cylindrical CBCT field cut out of a CT: wrong HU, darker in the middle, streaks from metal, noise.
 

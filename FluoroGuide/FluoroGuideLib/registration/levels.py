@@ -18,11 +18,12 @@ from ..anatomy.attenuation import AttenuationVolume
 from ..errors import CancelledError, FluoroGuideError
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
+from .answer import STRETCH_SHARE
 from .confidence import judge
 from .parts import BodiesLevel, Part, PartOptions, Poses, _level, label_distance, register_part
 from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt
-from .register import STRETCH_SHARE, Options, Progress, bone_bright, register
+from .register import Options, Progress, bone_bright, register
 from .result import Registration
 from .similarity import Evaluation
 from .volume import MovingVolume

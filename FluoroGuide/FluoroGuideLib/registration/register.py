@@ -13,13 +13,12 @@ import numpy as np
 from ..anatomy.attenuation import AttenuationVolume
 from ..errors import CancelledError, FluoroGuideError
 from ..geometry.frames import center_lps_mm, corners_lps_mm
-from ..geometry.rigid import apply, check_rigid, recentered
+from ..geometry.rigid import apply, check_rigid
 from ..imaging.xray import XrayImage
-from .checks import evidence
-from .confidence import Limits, judge, pose_covariance
+from .answer import checked_answer, part_answer, whole_answer
 from .geometry_error import CArmEstimate, CArmTolerance
 from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part
-from .parts import Part, PartOptions, make_part, register_part
+from .parts import Part, PartOptions, make_part
 from .prior import PosePrior
 from .refine import Refined, distinct, refine
 from .result import Registration
@@ -30,18 +29,6 @@ from .with_carm import register_with_carm
 
 POLARITY_RATIO = 1.2
 """An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
-MOVED_MM = 2.0
-"""A bone that lies farther than this from where the whole volume's pose puts it has moved against its surroundings."""
-STRANGE_MM = 10.0
-"""A bone that moved more than this against its surroundings is rare, and a wrong optimum likelier: never passed without a look."""
-STRETCH_SHARE = 0.06
-"""Standard deviation per axis that stretched tissue adds to a bone's position, as a part of its motion against its surroundings.
-
-The bone is rigid, what lies between it and its surroundings is not, and the shells only approximate how it gives way.  Set on 8 design
-cases (seeds 0-7 of the proof ``registration_moved``, 3 to 15 mm of motion).
-"""
-FAR_MM = 5.0
-"""A whole volume's pose is not to be used when the bone at the target differs by more."""
 Progress = Callable[[float, str], None]
 
 
@@ -171,11 +158,11 @@ def register(
     else:
         best, others, level = register_with_carm(task, start, _coarse_to_fine, _make_level)
     if bone is None:
-        result = _answer(task, best, others, level, targets)
+        result = whole_answer(task, best, others, level, targets)
     elif checking:
-        result = _checked_answer(task, bone, best, others, level, targets)
+        result = checked_answer(task, bone, best, others, level, targets)
     else:
-        result = _part_answer(task, bone, best, level, targets)
+        result = part_answer(task, bone, best, level, targets)
     task.progress(1.0, result["verdict"])
     result["facts"] = {**result["facts"], "processor_seconds": time.process_time() - processor}
     answer = Registration(
@@ -311,98 +298,6 @@ def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> li
     with ThreadPoolExecutor(max(1, task.options.threads)) as threads:
         refined = list(threads.map(one, pool))
     return sorted(refined, key=lambda r: r.evaluation.rank)
-
-
-def _answer(task: _Task, best: Refined, others: list[Refined], level: Level, targets: dict[str, np.ndarray] | None) -> dict:
-    """Covariance, verdict and the rest of the result."""
-    task.progress(0.95, "estimating the error")
-    center = center_in_isocenter(best.pose, task.point_lps_mm)
-    masked = level.without_unknown(task.moving.beyond(), best.pose)
-    covariance = _widened(task, pose_covariance(masked, best.pose, center), center)
-    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
-
-
-def _checked_answer(
-    task: _Task, bone: Part, whole: Refined, others: list[Refined], level: Level, targets: dict[str, np.ndarray],
-) -> dict:
-    """The whole volume's pose, not passed when the bone at the targets says otherwise."""
-    result = _answer(task, whole, others, level, targets)
-    task.progress(0.97, f"checking the {bone.name}")
-    found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
-    if found is None:
-        return result
-    moved = _largest_difference(found.best.pose, whole.pose, targets)
-    result["facts"] = {**result["facts"], "moved_against_surroundings_mm": moved}
-    if moved > MOVED_MM and len(task.images) > 1:
-        result["verdict"] = "fail" if moved > FAR_MM or result["verdict"] == "fail" else "warn"
-        reason = f"The {bone.name} fits {moved:.1f} mm away from this pose: it moved against its surroundings; register it on its own."
-        result["reasons"] = (reason, *result["reasons"])
-    return result
-
-
-def _largest_difference(a: np.ndarray, b: np.ndarray, points: dict[str, np.ndarray]) -> float:
-    return max(float(np.linalg.norm(apply(a, p) - apply(b, p))) for p in points.values())
-
-
-def _part_answer(task: _Task, bone: Part, whole: Refined, level: Level, targets: dict[str, np.ndarray] | None) -> dict:
-    """The bone's own pose; the whole volume's where the bone is in no picture, which is then said."""
-    task.progress(0.9, f"registering {bone.name} on its own")
-    found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
-    if found is None:
-        task.notes.append(f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
-        return _answer(task, whole, [], level, targets)
-    points = targets or {"centre": task.point_lps_mm}
-    moved = _largest_difference(found.best.pose, whole.pose, points)
-    if moved > MOVED_MM:
-        task.notes.append(
-            f"The {bone.name} lies {moved:.1f} mm from where the whole volume's pose puts it: it moved against its surroundings, "
-            "whose overlay is not valid."
-        )
-    task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
-    coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
-    covariance = found.covariance()
-    near = _largest_difference(found.best.pose, found.surroundings, points)
-    covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * near) ** 2
-    covariance = _widened(task, covariance, found.center_mm)
-    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose)
-    if moved > STRANGE_MM and result["verdict"] == "pass":
-        result["verdict"] = "warn"
-        result["reasons"] = (f"{moved:.0f} mm between bone and surroundings is a lot: look at the overlay before you trust it.", *result["reasons"])
-    facts = {"moved_near_mm": near, "part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
-    return {**result, "facts": {**result["facts"], **facts}}
-
-
-def _widened(task: _Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.ndarray:
-    """The covariance with what the C-arm's geometry leaves open."""
-    if task.carm is None:
-        return covariance
-    return covariance + recentered(task.carm.pose_covariance(), task.carm.center_mm, center_mm)
-
-
-def _judged(
-    task: _Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None, whole: np.ndarray,
-) -> dict:
-    """The verdict and what goes into the result; ``whole`` is the whole volume's pose, which the checks look at."""
-    views = tuple(image.view for image in task.images)
-    draft = {
-        "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
-        "carm": task.carm,
-    }
-    points = targets or {"centre": task.point_lps_mm}
-    errors = Registration(verdict="warn", reasons=(), **draft).target_error(points) if np.isfinite(covariance).all() else []
-    # a C-arm that is not known well enough leaves every view for itself: no depth is claimed then
-    flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
-    widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
-    seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
-    names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names)
-    beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
-    verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
-    if flat and len(views) > 1:
-        task.notes.append("How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view.")
-    facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat, "checks": None if seen is None else dataclasses.asdict(seen)}
-    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": facts}
 
 
 def bone_bright(images: Sequence[XrayImage], registration: Registration) -> list[XrayImage]:

@@ -39,9 +39,9 @@ def build_plan(host: Host, plan: Plan, pose_node: Any | None, *, locked: bool = 
     """
     lines, locked = [], locked or is_locked(plan)
     for i, item in enumerate(plan.trajectories):
+        known = find(host, "trajectory", str(i)) is not None  # a new node already has a display node, in Slicer's own colour
         node = obtain(host, "vtkMRMLMarkupsLineNode", "trajectory", f"{item.name} planned", str(i))
-        set_markups(node, np.array([item.entry_lps_mm, item.target_lps_mm]), ["entry", "target"],
-                    COLORS["plan"] if node.GetDisplayNode() is None else None)
+        set_markups(node, np.array([item.entry_lps_mm, item.target_lps_mm]), ["entry", "target"], None if known else COLORS["plan"])
         node.SetAttribute("FluoroGuide.trajectory", item.name)
         node.SetLocked(locked or node.GetAttribute(HELD) == "1")
         lines.append(node)

@@ -102,6 +102,10 @@ class _Emitter:
             slot(*arguments)
 
 
+_HELD = [[value] * 1_000_000 for value in (None, True, False)] if sys.version_info < (3, 12) else []
+"""PySide 6.12 loses references to None and to bools, one at a time; without spare ones a long test run ends in "deallocating None"."""
+
+
 class HostSignal:
     """A signal of a stand-in, in plain Python: PySide 6.12 loses a reference to every bool that it emits, which ends in a crash."""
 

@@ -625,7 +625,7 @@ def test_a_cancelled_job_is_over_for_its_owner_at_once_and_its_late_result_is_dr
     with make() as engine:
         engine.wait(engine.run("volume_facts", volume=volume))
         pid, job = engine.worker_pid, engine.run("hold_interpreter", seconds=0.8)  # it answers nothing for so long
-        until(engine, lambda: job.state == "running")
+        until(engine, lambda: job.progress == 0.5)  # it began: a job cancelled before never runs
         start = time.monotonic()
         engine.cancel(job)
         until(engine, lambda: job.finished)

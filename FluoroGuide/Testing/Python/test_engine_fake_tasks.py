@@ -66,7 +66,9 @@ def stubborn(*, progress, cancelled):
 
 
 def hold_interpreter(*, seconds, progress, cancelled):
-    """Blocks all Python threads of the process, as a C function that hangs does."""
+    """Blocks all Python threads of the process, as a C function that hangs does; before that it says so."""
+    progress(0.5, "holds the interpreter")
+    time.sleep(0.05)  # a thread sends it
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 
 

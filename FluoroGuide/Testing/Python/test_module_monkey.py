@@ -8,9 +8,10 @@ pytest_plugins = ["module_fixture"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_user_who_does_anything_breaks_nothing(module, seed):
+def test_a_user_who_does_anything_breaks_nothing(module, seed, tmp_path, monkeypatch):
     from monkey_user import Monkey
 
+    monkeypatch.chdir(tmp_path)  # what it writes under odd names stays here
     monkey = Monkey(module, seed)
     try:
         for _ in range(60):

@@ -59,8 +59,10 @@ def summarize(results: list[dict]) -> dict:
     for way in ("whole", "level"):
         errors = np.array([r[f"{way}_mtre_mm"] for r in rows])
         out[way] = {
-            "success_percent": round(100 * float((errors < 2).mean()), 1), "success_wilson_95_percent": rigid_part.wilson(int((errors < 2).sum()), len(rows)),
-            "median_mm": round(float(np.median(errors)), 3), "p95_mm": round(float(np.percentile(errors, 95)), 3), "worst_mm": round(float(errors.max()), 2),
+            "success_percent": round(100 * float((errors < 2).mean()), 1),
+            "success_wilson_95_percent": rigid_part.wilson(int((errors < 2).sum()), len(rows)),
+            "median_mm": round(float(np.median(errors)), 3), "p95_mm": round(float(np.percentile(errors, 95)), 3),
+            "worst_mm": round(float(errors.max()), 2),
         }
     out["predicted_95_holds_percent"] = round(100 * float(np.mean([r["target_error_mm"] <= r["predicted_error_mm"] for r in rows])), 1)
     out["wrong_and_passed"] = sum(r["level_mtre_mm"] >= 2 and r["verdict"] == "pass" for r in rows)

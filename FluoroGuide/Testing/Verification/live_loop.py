@@ -104,7 +104,10 @@ def case(seed: int) -> dict:
     seen = Watcher()
     with LiveSession(setup) as live:
         live.push(frames[0])
+        started = time.monotonic()
         while live.result is None:  # start-up is not part of the loop
+            if time.monotonic() - started > 120:
+                raise TimeoutError(f"no frame was analysed within 120 s: {live.status()}, {live.client.stderr_tail}")
             live.poll()
             time.sleep(0.005)
         first, worker = live.counters.pushed, live.client.worker_pid
