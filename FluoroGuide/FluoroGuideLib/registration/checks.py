@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,16 @@ def evidence(
     center = apply(pose, point_lps_mm)
     beyond = moving.beyond()
 
+    prepared: dict[tuple[int, float], tuple[XrayImage, Level]] = {}  # the image is kept so that its id stays its own
+
     def level_of(some: Sequence[XrayImage], millimetres: float, radius: int, at: np.ndarray) -> Level:
-        return Level(moving.projector(millimetres), list(some), center, millimetres, radius).without_unknown(beyond, at)
+        for image in some:
+            if (id(image), millimetres) not in prepared:
+                prepared[id(image), millimetres] = image, Level(moving.projector(millimetres), [image], center, millimetres, radius)
+        singles = [prepared[id(image), millimetres][1] for image in some]
+        level = copy.copy(singles[0])
+        level.views = [view for single in singles for view in single.views]
+        return level.without_unknown(beyond, at)
 
     def refined(some: Sequence[XrayImage], start: np.ndarray, coarse: int, fine: int) -> Refined:
         if coarse:
