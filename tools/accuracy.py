@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from generated_page import write_or_check
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "Docs" / "accuracy.md"
 HEAD = """# What was measured
@@ -67,18 +69,5 @@ def page() -> str:
     return "\n".join([HEAD, *(section(p) for p in sorted((ROOT / "Docs" / "verification").glob("*.json")))])
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check."""
-    text = page()
-    if "--check" in arguments:
-        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        if not same:
-            print("Docs/accuracy.md differs from the proofs: run 'make accuracy'", file=sys.stderr)
-        return 0 if same else 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"{PAGE.relative_to(ROOT)} written")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, page(), sys.argv[1:]))

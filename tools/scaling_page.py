@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from generated_page import write_or_check
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, PROOF = ROOT / "Docs" / "scaling.md", ROOT / "Docs" / "verification" / "scaling.json"
 HEAD = """# Evaluating on many machines
@@ -84,18 +86,5 @@ A case is one CT with {starts} starts on two sets of X-rays. Of the figures abov
 """
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check."""
-    text = page()
-    if "--check" in arguments:
-        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        if not same:
-            print("Docs/scaling.md differs from the proof: run 'make accuracy'", file=sys.stderr)
-        return 0 if same else 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"{PAGE.relative_to(ROOT)} written")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(PAGE, page(), sys.argv[1:]))

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = common.read_xrays(arguments.xray, arguments.geometry, arguments.frame)
     output = common.output_folder(arguments.output)
     written = []
-    for letter, image in zip("ABCDEFGH", images, strict=False):
+    for letter, image in zip(common.LETTERS, images, strict=False):
         path = output / f"overlay_{letter}.png"
         draw_overlay_png(image, plan_overlay(image.view, pose, plan), path)
         written.append(str(path))

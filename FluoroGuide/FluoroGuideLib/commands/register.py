@@ -169,7 +169,7 @@ def draw_overlays(volume: object, images: list, registration: object, plan: obje
     names = []
     moving = moving_of(volume)
     projector, beyond = moving.projector(1.0), moving.beyond()
-    for letter, image in zip("ABCDEFGH", images, strict=False):
+    for letter, image in zip(common.LETTERS, images, strict=False):
         shapes = plan_overlay(image.view, registration.pose, plan or Plan("registration"), registration)
         path = output / f"overlay_{letter}{ending}.png"
         mask = image.mask if beyond is None else image.mask & (beyond.project(image.view, registration.pose) <= 0)
