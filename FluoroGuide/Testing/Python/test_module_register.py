@@ -72,7 +72,7 @@ def test_cancel_changes_nothing(widget):
     assert "Nothing was changed" in widget.ui.fgStatus.text
     assert volume.GetParentTransformNode() is None
     assert widget.logic.session.registrar.registration is None
-    assert [t.interval for t in qt.active_timers() if not t.isSingleShot()] == []
+    until(lambda: not [t for t in qt.active_timers() if not t.isSingleShot()])  # polling ends, on a loaded machine a little later
     assert widget.ui.fgRegisterButton.enabled
 
 
