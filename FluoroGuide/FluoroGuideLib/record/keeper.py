@@ -56,6 +56,13 @@ def apply_changes(state: dict, steps: list) -> None:
             raise FluoroGuideError("The journal holds a change that this FluoroGuide does not know", step, "Update FluoroGuide")
 
 
+def _copied(value: object) -> object:
+    """Lists and dictionaries anew, as JSON has them; texts are shared, so that a record with many pictures costs no more than its facts."""
+    if isinstance(value, dict):
+        return {key: _copied(v) for key, v in value.items()}
+    return [_copied(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
 def _whole(step: object) -> bool:
     """Whether a step of :func:`changes` has its key and what it needs (unknown kinds are told apart later)."""
     if not isinstance(step, list) or len(step) < 2 or not isinstance(step[0], str) or not isinstance(step[1], str):
@@ -115,7 +122,7 @@ class RecordKeeper:
         if not steps:
             return None
         event = state["timeline"][-1]["event"] if state.get("timeline") else "changed"
-        self._state = json.loads(json.dumps(state))  # a copy: the record goes on changing
+        self._state = _copied(state)  # the record goes on changing
         return self.journal.append(event if any(s[1] == "timeline" for s in steps) else "changed", {"changes": steps})
 
     def _begin_again(self) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import uuid
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,8 +105,13 @@ class KeyImage:
     def to_dict(self) -> dict:
         """Plain values for JSON; the picture as base64 with its SHA-256."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("png", "extra")}
-        data |= {"shows": list(self.shows), "sha256": hashlib.sha256(self.png).hexdigest(), "png_base64": base64.b64encode(self.png).decode()}
+        data |= {"shows": list(self.shows), **self._encoded}
         return merged(data, self.extra)
+
+    @cached_property
+    def _encoded(self) -> dict:
+        """The picture as text, made once: a record is written after every event, and its pictures never change."""
+        return {"sha256": hashlib.sha256(self.png).hexdigest(), "png_base64": base64.b64encode(self.png).decode()}
 
     @classmethod
     def from_dict(cls, data: dict) -> KeyImage:

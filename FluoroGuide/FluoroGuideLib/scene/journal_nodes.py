@@ -5,6 +5,7 @@ What the record holds beyond the case (:mod:`.case`) lives here, so that a recor
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from .record_nodes import DEFAULT_NEEDLE_MM, FOLDER, NEEDLE_COLOR, build_folder,
 
 KEY_IMAGE_MM = 0.5
 """Drawn size of a key image's pixel; the picture has no place in the patient."""
+_PICTURE = "\x00picture\x00"
+"""Stands for a picture while the rest is encoded; a NUL cannot be typed, nor come out of the JSON of a record."""
 
 
 def build_record(host: Host, record: ProcedureRecord) -> dict[str, list[Any]]:
@@ -32,7 +35,9 @@ def build_record(host: Host, record: ProcedureRecord) -> dict[str, list[Any]]:
     dict
         ``record`` (text), ``placement`` and ``dose`` (tables), ``achieved`` (lines), ``key-image`` (volumes).
     """
-    made: dict[str, list[Any]] = {"record": [text_node(host, "record", "Procedure record", plain(record))]}
+    node = obtain(host, "vtkMRMLTextNode", "record", "Procedure record")
+    node.SetText(record_text(plain(record)))
+    made: dict[str, list[Any]] = {"record": [node]}
     if record.placements:
         made["placement"] = [build_table(host, "placement", "Placement", record.placements)["table"]]
     if record.dose is not None:
@@ -47,6 +52,19 @@ def build_record(host: Host, record: ProcedureRecord) -> dict[str, list[Any]]:
     nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
     build_folder(host, FOLDER, [n for n in nodes if n.GetAttribute(ROLE)])
     return made
+
+
+def record_text(data: dict) -> str:
+    """A record's plain data as JSON.  Pictures, nearly all of its characters, go in as they are: base64 needs no escapes."""
+    pictures: list[str] = []
+
+    def without(image: dict) -> dict:
+        pictures.append(image["png_base64"])
+        return {**image, "png_base64": _PICTURE}
+
+    slim = {**data, "key_images": [without(image) for image in data["key_images"]]}
+    first, *rest = json.dumps(slim, ensure_ascii=False, allow_nan=False).split(json.dumps(_PICTURE))
+    return "".join([first, *(piece for picture, after in zip(pictures, rest, strict=True) for piece in ('"', picture, '"', after))])
 
 
 def _achieved(host: Host, placement: Placement, index: int, pose: Any | None) -> Any:

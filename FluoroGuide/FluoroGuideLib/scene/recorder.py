@@ -102,8 +102,8 @@ class Recorder:
     def _store(self, record: ProcedureRecord) -> None:
         from ..record.keeper import keep_safe
 
-        build_record(self._session.host, record)
-        self._record = record
+        node = build_record(self._session.host, record)["record"][0]
+        self._record, self._key = record, (node.GetID(), node.GetMTime())  # just written: it need not be read
         self._resume(record)
         self.problem = keep_safe(record, self.folder)
 
