@@ -10,21 +10,23 @@ Pixels are (column, row); pictures are line-integral-like, **metal bright**.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from ..errors import FluoroGuideError
 from .align2d import shrink
-from .needle_candidates import CANDIDATES, PLAN_ANGLE_DEG, PLAN_REACH_MM, field_mask, rough_lines
-from .needle_line import Segment, measure, straighten
+from .needle_candidates import CANDIDATES, PLAN_ANGLE_DEG, PLAN_REACH_MM, field_mask, line_steps
+from .needle_line import Segment, measure, straighten, with_hubs
 from .needle_model import THRESHOLD, USUAL_WIDTH_MM, confidence, side_confidence, vector
 from .needle_strip import Line
 
 MIN_LENGTH_MM = 12.0
 CLICK_REACH_PX = 12.0
 FREE_BLUR_PX = 1.3
+SURE = 0.97
+"""Confidence from which a search in steps looks no further."""
 THICK_PX, USUAL_PX = 7.0, 4.5
 
 
@@ -128,6 +130,7 @@ def search_needle(
 ) -> Iterator[NeedleFinding | None]:
     """The search of :func:`find_needle` in steps of bounded work, for a live loop: yields None after each, and the finding at last.
 
+    It ends with the first line that is surely a needle: the next frame is asked whether it is there.
     The mask is that of the field (:func:`.needle_candidates.field_mask`).  ``around_px`` (2,): without a plan, only the
     40 mm around this point are searched.
     """
@@ -137,8 +140,17 @@ def search_needle(
         pixels, valid, mm_per_px = shrink(pixels, factor), shrink(valid.astype(np.float32), factor) > 0.99, mm_per_px * factor
         planned_px, around_px = (None if p is None else (np.asarray(p, float) + 0.5) / factor - 0.5 for p in (planned_px, around_px))
     yield None
-    for found in _Scene(pixels, valid, mm_per_px, planned_px, False, None, width_mm).search(candidates, around_px):
+    for found in _Scene(pixels, valid, mm_per_px, planned_px, False, None, width_mm).search(candidates, around_px, SURE):
         yield found if found is None else _enlarged(found, factor)
+
+
+def at_once(steps: Generator[None, None, object]) -> object:
+    """The result of work that is made in steps, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 class _Scene:
@@ -158,24 +170,31 @@ class _Scene:
         """The needle of the frame before, when it is still there."""
         # t counts from the last tip: the shaft lies behind it, and a needle advances by millimetres
         part = (-90.0 / self.mm_per_px, 25.0 / self.mm_per_px)
-        segment = _segment(self.pixels, self.valid, Line(near.tip_px, near.direction), self.mm_per_px, 5.0, part)
+        segment = _followed(self.pixels, self.valid, Line(near.tip_px, near.direction), self.mm_per_px, part)
         finding = None if segment is None else self._judged(segment, near.direction)
         return finding if finding is not None and finding.found else None
 
-    def search(self, candidates: int, around_px: np.ndarray | None = None) -> Iterator[NeedleFinding | None]:
-        """None after each step; the best finding at last."""
+    def search(self, candidates: int, around_px: np.ndarray | None = None, enough: float = 1.0) -> Iterator[NeedleFinding | None]:
+        """None after each step; the best finding at last, or the first whose confidence is above ``enough``."""
         best = NeedleFinding(False, reason="No line in the picture looks like a needle.")
-        lines = rough_lines(self.pixels, self.valid, self.mm_per_px, self.planned_px, around_px, candidates) if candidates else []
+        lines: list[Line] = []
+        if candidates:
+            lines = yield from line_steps(self.pixels, self.valid, self.mm_per_px, self.planned_px, around_px, candidates)
         seen: list[Segment] = []
         for line in lines:
             yield None
-            segment = _segment(self.pixels, self.valid, line, self.mm_per_px, 7.0)
+            segment = yield from _segment_steps(self.pixels, self.valid, line, self.mm_per_px, 7.0)
             if segment is None or any(_same(segment, other) for other in seen):
                 continue
             seen.append(segment)
+            if not any(segment.cut) and not _told_by_plan(segment, self.direction):
+                yield None
+                segment = with_hubs(segment, self.pixels, self.valid, self.mm_per_px)
             finding = self._judged(segment, self.direction)
             if (finding.found, finding.confidence) > (best.found, best.confidence):
                 best = finding
+            if best.found and best.confidence > enough:
+                break
         yield best
 
     def _judged(self, segment: Segment, direction: np.ndarray | None) -> NeedleFinding:
@@ -242,10 +261,10 @@ def refine_click(
         toward = tip_px - np.asarray(shaft_px, float)
         lines = [Line(tip_px, toward / max(np.linalg.norm(toward), 1e-9))]
     else:
-        near = rough_lines(pixels, valid, mm_per_px, None, around=tip_px)
+        near = at_once(line_steps(pixels, valid, mm_per_px, None, tip_px))
         lines = [line for line in near if abs((tip_px - line.point_px) @ line.normal) < CLICK_REACH_PX]
     for line in lines:
-        segment = _segment(pixels, valid, line, mm_per_px, 8.0)
+        segment = at_once(_segment_steps(pixels, valid, line, mm_per_px, 8.0))
         for which in (0, 1) if segment else ():
             gap = float(np.linalg.norm(segment.end_px(which) - tip_px))
             if gap < CLICK_REACH_PX:
@@ -287,34 +306,37 @@ def segments(
 ) -> list[Segment]:
     """The measured lines of a frame, the strongest first: what the model is trained on."""
     result: list[Segment] = []
-    for line in rough_lines(pixels, valid, mm_per_px, planned_px, candidates=candidates):
-        segment = _segment(pixels, valid, line, mm_per_px, 7.0)
+    for line in at_once(line_steps(pixels, valid, mm_per_px, planned_px, candidates=candidates)):
+        segment = at_once(_segment_steps(pixels, valid, line, mm_per_px, 7.0))
         if segment is not None and not any(_same(segment, other) for other in result):
             result.append(segment)
     return result
 
 
-def _segment(
-    pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, reach_px: float, part: tuple[float, float] | None = None,
-) -> Segment | None:
-    rough = straighten(pixels, valid, line, reach_px, part)
-    if rough is None:
-        return None
-    if part is not None:  # followed from frame to frame: one close look is enough
-        again = measure(pixels, valid, rough[0], mm_per_px, part)
-        if again is not None:
-            again.features["rms_px"] = rough[1]
-        return again
-    segment = measure(pixels, valid, rough[0], mm_per_px)
+def _segment_steps(
+    pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, reach_px: float,
+) -> Generator[None, None, Segment | None]:
+    """A rough line looked at closely, in two steps of equal work; None when it is none."""
+    rough = straighten(pixels, valid, line, reach_px)
+    segment = None if rough is None else measure(pixels, valid, rough[0], mm_per_px)
     if segment is None:
         return None
-    near = (segment.ends[0], segment.ends[1])
-    fine = straighten(pixels, valid, rough[0], 3.0, _without_bends(near, mm_per_px))
+    yield
+    fine = straighten(pixels, valid, rough[0], 3.0, _without_bends(segment.ends, mm_per_px))
     again = measure(pixels, valid, fine[0], mm_per_px) if fine is not None else None
     if again is None or again.ends[1] - again.ends[0] < MIN_LENGTH_MM / mm_per_px:
         return None
     again.features["rms_px"] = fine[1]
     return again
+
+
+def _followed(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, part: tuple[float, float]) -> Segment | None:
+    """A line followed from the frame before: one close look at this part of it is enough, and its ends are known apart."""
+    rough = straighten(pixels, valid, line, 5.0, part)
+    segment = None if rough is None else measure(pixels, valid, rough[0], mm_per_px, part)
+    if segment is not None:
+        segment.features["rms_px"] = rough[1]
+    return segment
 
 
 def _without_bends(near: tuple[float, float], mm_per_px: float) -> tuple[float, float]:
@@ -350,7 +372,7 @@ def tip_end(segment: Segment, direction: np.ndarray | None, away_mm: Sequence[fl
     """
     if segment.cut[0] and segment.cut[1]:
         return None, 0.0, "A line crosses the whole picture: its tip is not in view."
-    if direction is not None and abs(segment.line.direction @ direction) > 0.5 * np.linalg.norm(direction):
+    if _told_by_plan(segment, direction):
         which = 1 if segment.line.direction @ direction > 0 else 0
         if segment.cut[which]:
             return None, 0.0, "The needle leaves the picture where its tip should be."
@@ -360,6 +382,11 @@ def tip_end(segment: Segment, direction: np.ndarray | None, away_mm: Sequence[fl
     second = side_confidence(segment.hub, away_mm, 1)
     which = 1 if second > 0.5 else 0
     return which, max(second, 1 - second), "The other end carries the hub or lies far from the middle."
+
+
+def _told_by_plan(segment: Segment, direction: np.ndarray | None) -> bool:
+    """Whether the planned direction tells the segment's tip; its hubs need not be looked at then."""
+    return direction is not None and bool(abs(segment.line.direction @ direction) > 0.5 * np.linalg.norm(direction))
 
 
 def _as_finding(segment: Segment, which: int, sure: float, why: str) -> NeedleFinding:

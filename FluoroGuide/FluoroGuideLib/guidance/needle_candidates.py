@@ -6,6 +6,8 @@ CACM 15:11, 1972) near the planned path if there is one, anywhere otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 
 from .align2d import shrink
@@ -16,17 +18,19 @@ PLAN_REACH_MM, PLAN_ANGLE_DEG = 18.0, 15.0
 CANDIDATES = 8
 
 
-def rough_lines(
+def line_steps(
     pixels: np.ndarray, valid: np.ndarray, mm_per_px: float, planned_px: np.ndarray | None, around: np.ndarray | None = None,
     candidates: int = CANDIDATES,
-) -> list[Line]:
-    """Lines by votes of ridge pixels, in full-resolution pixels, the strongest first."""
+) -> Generator[None, None, list[Line]]:
+    """Lines by votes of ridge pixels, in full-resolution pixels, the strongest first; made in steps of bounded work."""
     factor = 2 if mm_per_px < 0.3 else 1
     low, high = _box(pixels.shape, mm_per_px, planned_px, around)
     part = (slice(low[1], high[1]), slice(low[0], high[0]))
     small = shrink(pixels[part], factor)
     inside = shrink(valid[part].astype(np.float32), factor) > 0.99
+    yield
     strength, angle = ridges(small, inside)
+    yield
     rows, columns = np.nonzero(strength > 0.8)
     weight, angle = strength[rows, columns], angle[rows, columns]
     if planned_px is not None:

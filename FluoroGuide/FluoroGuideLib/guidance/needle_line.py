@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,7 +105,10 @@ def _mode_line(t: np.ndarray, offset: np.ndarray, weight: np.ndarray, reach: flo
 
 
 def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float, part: tuple[float, float] | None = None) -> Segment | None:
-    """Find where metal begins and ends on a straightened line (within ``part``); None when nothing there looks like metal."""
+    """Find where metal begins and ends on a straightened line (within ``part``); None when nothing there looks like metal.
+
+    Hubs are not looked for: see :func:`with_hubs`.
+    """
     strip = Strip(pixels, valid, line, part=part)
     if strip.usable.sum() < 40:
         return None
@@ -122,7 +125,7 @@ def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float,
         core, noise = contrast_along(strip, r, np.zeros(len(strip.t))), noise_beside(strip, r, width)
         found = _interval(core, noise, strip.usable) or found
     found = _extended(core, noise, strip.usable, found, mm_per_px)
-    ends, sigmas, offsets, cut, hubs = [], [], [], [], []
+    ends, sigmas, offsets, cut = [], [], [], []
     level = float(np.median(core[found[0] : found[1] + 1]))
     usable = np.flatnonzero(strip.usable)
     for side in (0, 1):
@@ -133,9 +136,17 @@ def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float,
         sigmas.append(sigma)
         offsets.append(offset)
         cut.append(bool(at_border))
-        hubs.append(0.0 if at_border or part is not None else hub_sigmas(pixels, valid, line, end, 1 if side else -1, mm_per_px))
     features = line_features(strip, r, core, noise, found, level, width, mm_per_px)
-    return Segment(line, tuple(ends), tuple(sigmas), tuple(offsets), tuple(cut), tuple(hubs), width, level, features)
+    return Segment(line, tuple(ends), tuple(sigmas), tuple(offsets), tuple(cut), (0.0, 0.0), width, level, features)
+
+
+def with_hubs(segment: Segment, pixels: np.ndarray, valid: np.ndarray, mm_per_px: float) -> Segment:
+    """The segment with what follows beyond those of its ends that do not leave the picture."""
+    hubs = [
+        0.0 if cut else hub_sigmas(pixels, valid, segment.line, end, sign, mm_per_px)
+        for cut, end, sign in zip(segment.cut, segment.ends, (-1, 1), strict=True)
+    ]
+    return replace(segment, hub=tuple(hubs))
 
 
 def _width(strip: Strip, found: tuple[int, int] | None = None) -> float:

@@ -144,6 +144,9 @@ def test_a_search_in_steps_ends_with_the_same_finding() -> None:
     assert all(s is None for s in steps[:-1])
     assert 2 <= len(steps) <= 10
     np.testing.assert_allclose(steps[-1].tip_px, find_needle(picture(0), None, MM).tip_px)
+    # a line that is surely a needle ends the search: the other seven are not looked at (each takes two steps or more)
+    assert steps[-1].confidence > 0.97
+    assert len(list(search_needle(picture(0, needle=False), None, MM))) > len(steps)
 
 
 def test_bad_input_is_refused() -> None:
