@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,10 +31,21 @@ LONGEST_S = 60.0
 
 
 def parts() -> list[str]:
-    """Names of all proofs, the quickest slices first: what does not fit into the budget is told as late."""
+    """Names of all proofs: the quick ones first, the others from another one on with every commit.
+
+    What does not fit into the budget is told as late, and the next commits come to it.
+    """
     names = sorted(p.stem for p in PARTS.glob("*.py") if "\nSLICE" in p.read_text(encoding="utf-8"))
-    quick_first = ("fuzz_readers", "xa_fuzz", "journal_kills", "rdsr", "chaos", "folder_watch", "triangulated_tip", "tracking", "scaling")
-    return [n for n in quick_first if n in names] + [n for n in names if n not in quick_first]
+    quick = [n for n in ("fuzz_readers", "xa_fuzz", "journal_kills", "rdsr", "chaos", "folder_watch") if n in names]
+    others = [n for n in names if n not in quick]
+    first = commits() % max(1, len(others))
+    return quick + others[first:] + others[:first]
+
+
+def commits() -> int:
+    """How many commits led here; 0 outside a clone."""
+    done = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
 def broken(figures: object, part: str, path: str = "") -> list[str]:
@@ -58,6 +70,23 @@ def missing_data(error: str) -> str | None:
     return "real test data are absent" if not data.is_dir() and any(text in error for text in absent) else None
 
 
+def run_for(command: list[str], seconds: float, environment: dict) -> subprocess.CompletedProcess | None:
+    """A finished command; None when it took longer: it is then ended together with every process it started."""
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT, start_new_session=True)
+    try:
+        out, err = started.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # its workers would go on for minutes, without anyone to report to
+        if hasattr(os, "killpg"):
+            os.killpg(started.pid, signal.SIGKILL)
+        else:
+            started.kill()
+        started.communicate()
+        return None
+    return subprocess.CompletedProcess(command, started.returncode, out, err)
+
+
 def one(part: str, deadline: float) -> tuple[str, str, str]:
     """(part, outcome, text): outcome is ``ok``, ``skipped``, ``failed`` or ``late``."""
     left = min(LONGEST_S, deadline - time.monotonic())
@@ -66,9 +95,8 @@ def one(part: str, deadline: float) -> tuple[str, str, str]:
     command = [sys.executable, str(ROOT / "tools" / "verify.py"), part, "--slice", "--workers", "1", "--fresh"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
     began = time.monotonic()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False, env=environment, cwd=ROOT)
-    except subprocess.TimeoutExpired:
+    done = run_for(command, left, environment)
+    if done is None:
         return part, "late", f"stopped after {left:.0f} s"
     seconds = f"{time.monotonic() - began:.1f} s"
     if done.returncode:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -120,3 +122,28 @@ def test_slices_fail_for_broken_invariants() -> None:
     assert tool.broken({"as_promised": False}, "live_stream") == []
     assert {"xa_fuzz", "journal_kills", "registration_moved"} <= set(tool.parts())
     assert "frames" not in tool.parts()  # a helper, not a proof
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_slice_that_is_late_ends_with_all_its_processes(tmp_path: Path) -> None:
+    tool = load_tool("verify_slices")
+    told = tmp_path / "child"
+    child = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    seconds = 1.0
+    while not told.exists() or not told.read_text():  # a busy machine may need longer to start two processes
+        assert seconds < 60
+        assert tool.run_for([sys.executable, "-c", code], seconds, dict(os.environ)) is None
+        seconds *= 2
+    until = time.monotonic() + 30
+    while alive(int(told.read_text())):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
