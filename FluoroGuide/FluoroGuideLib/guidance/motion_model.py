@@ -32,6 +32,7 @@ class ShiftModel:
         self._thin = tuple(i[::THIN] for i in self._use)
         self.forget()
         self._stack = np.array([self._change(d, self._thin) for d in self._shifts], np.float32)
+        self._squares = self._stack**2
         near = np.abs(np.hypot(*self._shifts.T) * mm_per_px - 2.0) < 1.0
         self._typical = float(np.percentile(np.abs(self._stack[near]), 90))  # a 2 mm shift's own changes are no outliers
 
@@ -94,7 +95,8 @@ class ShiftModel:
         scale = self._scale(difference)
         w = w / (1 + (d / (3 * scale)) ** 2)
         d = d - (w * d).sum() / max(w.sum(), 1e-9)
-        cost = -2 * self.gain * (self._stack @ (w * d)) + self.gain**2 * ((self._stack**2) @ w)
+        # Single precision throughout: with a double on one side the whole stack would be converted for each frame.
+        cost = -2 * self.gain * (self._stack @ (w * d).astype(np.float32)) + self.gain**2 * (self._squares @ w.astype(np.float32))
         start = self._shifts[int(np.argmin(cost))]
         return self._refined(difference[self._use], w_all, start)
 
