@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import FluoroGuideError
 from .attenuation import WATER_ATTENUATION_PER_MM as WATER
 from .attenuation import AttenuationVolume, check_volume
+from .mr_series import MIN_SLICES, MrSeries
 from .mr_tissue import AIR_LEVEL, AIR_LEVEL_T2, GRID_MM, Tissue, classify, isotropic
 
 AIR, FAT, SOFT, FLUID, MARROW, CORTEX = (WATER * f for f in (0.0, 0.91, 1.04, 1.01, 1.14, 1.75))
@@ -21,7 +22,6 @@ SHELL_MM = 1.2
 BODY_EDGE_MM = 4.0
 SUPPRESSED = ("STIR", "T2 fat-suppressed", "PD fat-suppressed", "T1 fat-suppressed", "Dixon water")
 """Contrasts in which fat, and with it marrow, is dark."""
-MIN_SLICES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,11 @@ def attenuation_from_mr(
     spread.CopyInformation(grid)
     volume = MrVolume(made, "MR", name, None, {}, spread, contrast, caveats)
     return volume if labels is None else with_labels(volume, labels, part_names)
+
+
+def attenuation_of_series(series: MrSeries, name: str = "", note: str = "") -> MrVolume:
+    """:func:`attenuation_from_mr` of a series; ``note``: how it was recognised, told first among its caveats."""
+    return attenuation_from_mr(series.image, series.contrast, name, caveats=(*([note] if note else []), *series.caveats))
 
 
 def with_labels(volume: MrVolume, labels: object, part_names: dict[int, str] | None = None) -> MrVolume:

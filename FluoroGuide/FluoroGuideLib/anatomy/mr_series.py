@@ -62,11 +62,21 @@ def read_mr(path: str | Path, check_modality: bool = True) -> MrSeries:
     facts = read_facts(path)
     if check_modality and facts.get("modality", "MR") != "MR":
         raise FluoroGuideError("The series is not MR", f"{path.name}: {facts['modality']}", "Choose the MR series, or read it as CT")
-    image = read_volume(path)
+    return series_of(read_volume(path), facts, name=path.name)
+
+
+def series_of(image: object, facts: Mapping[str, object], contrast: str = "", name: str = "MR volume") -> MrSeries:
+    """An MR that was read already, with what its tags say (:func:`read_facts`); ``contrast`` where that is known.
+
+    Raises
+    ------
+    FluoroGuideError
+        Fewer than :data:`MIN_SLICES` slices (a localizer).
+    """
     slices = min(image.GetSize())
     if slices < MIN_SLICES:
-        raise FluoroGuideError("The MR series has too few slices: it is a localizer", f"{path.name}, {slices} slices", "Choose the planning series")
-    contrast = contrast_of(facts)
+        raise FluoroGuideError("The MR series has too few slices: it is a localizer", f"{name}, {slices} slices", "Choose the planning series")
+    contrast = contrast or contrast_of(facts)
     source = "tags" if contrast else "histogram"
     contrast = contrast or contrast_from_histogram(image)
     notes = [image.GetMetaData("FluoroGuide.note")] if image.HasMetaDataKey("FluoroGuide.note") else []
@@ -209,12 +219,16 @@ def recognise(path: str | Path, image: object | None = None) -> tuple[str, str]:
 
     Without tags: values below -200 are Hounsfield units; a volume that never goes below zero is MR.
     """
-    import SimpleITK as sitk
-
     modality = str(read_facts(path).get("modality", "")).upper()
     if modality:
         return ("MR" if modality == "MR" else "CT"), ""
-    image = read_volume(path) if image is None else image
+    return modality_from_values(read_volume(path) if image is None else image)
+
+
+def modality_from_values(image: object) -> tuple[str, str]:
+    """The same of an image without tags, by its values alone."""
+    import SimpleITK as sitk
+
     low = float(sitk.GetArrayViewFromImage(image).min())
     if low < -200:
         return "CT", ""

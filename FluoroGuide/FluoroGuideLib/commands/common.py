@@ -80,7 +80,7 @@ def read_pose(path: Path | None) -> np.ndarray | None:
 def read_attenuation(path: str, modality: str | None = None) -> object:
     """A CT or MR (file or DICOM folder) as :class:`AttenuationVolume`; the modality is recognised unless given (``"ct"``, ``"mr"``)."""
     from ..anatomy.attenuation import attenuation_from_hu, read_volume
-    from ..anatomy.mr import attenuation_from_mr
+    from ..anatomy.mr import attenuation_of_series
     from ..anatomy.mr_series import read_facts, read_mr, recognise
 
     tagged = modality or read_facts(path).get("modality")
@@ -88,8 +88,7 @@ def read_attenuation(path: str, modality: str | None = None) -> object:
     found, note = (modality.upper(), "") if modality else recognise(path, image)
     if found != "MR":
         return attenuation_from_hu(read_volume(path) if image is None else image, name=Path(path).name)
-    series = read_mr(path, check_modality=modality is None)
-    return attenuation_from_mr(series.image, series.contrast, Path(path).name, caveats=(*([note] if note else []), *series.caveats))
+    return attenuation_of_series(read_mr(path, check_modality=modality is None), Path(path).name, note)
 
 
 def read_xrays(paths: list[str], geometries: list[str] | None, frame: int = 0) -> list:

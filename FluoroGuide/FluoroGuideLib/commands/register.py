@@ -11,12 +11,14 @@ from ..errors import FluoroGuideError
 from ..planning.jsonfile import plain, write_json
 from . import common, identity
 from .landmarks import start_from
+from .through import register_through
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
     parser.add_argument("--volume", required=True, metavar="V", help="CT, CBCT or MR: a file that SimpleITK reads, or a DICOM folder")
     parser.add_argument("--modality", choices=["ct", "mr"], help="what the volume is, where it is not recognised rightly")
+    parser.add_argument("--through", metavar="CBCT", help="the volume is MR: register it to this CBCT or CT first, and that to the X-rays")
     common.add_xrays(parser)
     parser.add_argument("--initial", type=Path, metavar="TFM", help="rough pose, volume to isocentre (LPS, mm)")
     parser.add_argument("--landmarks", type=Path, metavar="JSON", help="points marked in volume and X-rays: the start, instead of --initial")
@@ -60,15 +62,23 @@ def run(arguments: argparse.Namespace) -> int:
             raise FluoroGuideError("--landmarks and --initial exclude each other", None, "Give one start")
         initial, marks, lines = start_from(arguments.landmarks, [image.view for image in images])
     check = identity.check_case(arguments, arguments.volume, arguments.xray, plan)
-    volume = common.read_attenuation(arguments.volume, arguments.modality)
-    output = common.output_folder(arguments.output)
-    warm_up()
     options = Options(search=not arguments.no_search, threads=arguments.threads, carm=choose_carm(arguments))
-    volume, part = choose_part(arguments, volume, points)
-    if arguments.levels:
-        return run_levels(arguments, volume, images, initial, points, plan, options, output)
-    registration = register(volume, images, initial, targets=points, options=options, progress=common.Bar(), part=part)
-    result = registration.to_dict(points)
+    facts = {}
+    if arguments.through:
+        output = common.output_folder(arguments.output)
+        warm_up()
+        through = register_through(arguments, images, initial, points, options, output)
+        volume, registration, facts, drawn = through.volume, through.registration, through.facts, through.pose
+    else:
+        volume = common.read_attenuation(arguments.volume, arguments.modality)
+        output = common.output_folder(arguments.output)
+        warm_up()
+        volume, part = choose_part(arguments, volume, points)
+        if arguments.levels:
+            return run_levels(arguments, volume, images, initial, points, plan, options, output)
+        registration = register(volume, images, initial, targets=points, options=options, progress=common.Bar(), part=part)
+        drawn = registration.pose
+    result = {**registration.to_dict(points), **facts}
     result["xrays"] = [Path(p).name for p in arguments.xray]
     result["assumptions"] = [a for image in images for a in image.assumptions]
     result["identity"] = check.to_dict()
@@ -76,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         result["landmarks"] = marks
     write_tfm(output / "pose.tfm", registration.pose)
     write_json(output / "result.json", plain(result))
-    result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output)
+    result["overlays"] = draw_overlays(volume, bone_bright(images, registration), registration, plan, output, pose=drawn)
     common.show(arguments, result, "\n".join([*identity.lines(check), *lines, describe(registration, result, output)]))
     return 1 if registration.verdict == "fail" else 0
 
@@ -160,20 +170,25 @@ def run_levels(
     return 1 if found.verdict == "fail" else 0
 
 
-def draw_overlays(volume: object, images: list, registration: object, plan: object, output: Path, ending: str = "") -> list[str]:
-    """``overlay_A.png``, ... (with ``ending`` after the letter): DRR edges, targets with error ellipses and the plan on each X-ray."""
+def draw_overlays(
+    volume: object, images: list, registration: object, plan: object, output: Path, ending: str = "", pose: np.ndarray | None = None,
+) -> list[str]:
+    """``overlay_A.png``, ... (with ``ending`` after the letter): DRR edges, targets with error ellipses and the plan on each X-ray.
+
+    ``pose``: that of the volume, where the registration is of another one carried along with it.
+    """
     from ..guidance.overlay import draw_overlay_png, plan_overlay
     from ..planning.plan import Plan
     from ..registration.mr import moving_of
 
-    names = []
+    names, pose = [], registration.pose if pose is None else pose
     moving = moving_of(volume)
     projector, beyond = moving.projector(1.0), moving.beyond()
     for letter, image in zip(common.LETTERS, images, strict=False):
         shapes = plan_overlay(image.view, registration.pose, plan or Plan("registration"), registration)
         path = output / f"overlay_{letter}{ending}.png"
-        mask = image.mask if beyond is None else image.mask & (beyond.project(image.view, registration.pose) <= 0)
-        draw_overlay_png(image, shapes, path, drr_edges=edges(projector.project(image.view, registration.pose), mask))
+        mask = image.mask if beyond is None else image.mask & (beyond.project(image.view, pose) <= 0)
+        draw_overlay_png(image, shapes, path, drr_edges=edges(projector.project(image.view, pose), mask))
         names.append(path.name)
     return names
 

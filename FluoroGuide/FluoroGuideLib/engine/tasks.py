@@ -12,23 +12,26 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from . import guidance_tasks, planning_tasks, xray_tasks
+from . import guidance_tasks, planning_tasks, record_tasks, xray_tasks
 
 KEPT_PARTS = 3
 _prepared: list = []
 """The volume used last, with what the registration derived from it (its resolutions); none or one."""
 _parts: dict = {}
 """Bones of that volume with their shells: what was asked for -> ``registration.parts.Part``."""
+_refined: list = []
+"""The MR refined last: (as it came, label image, refined by the labels); none or one."""
 
 
 def _moving(volume: object, options: object) -> object:
     """The volume with its derived resolutions, which are kept for the next registration of the same volume."""
-    from ..registration.register import MovingVolume, Options
+    from ..registration.mr import moving_of
+    from ..registration.register import Options
 
     backend = (options or Options()).backend
     if not (_prepared and _prepared[0].volume is volume and _prepared[0].backend == backend):
         _forget_prepared()  # first free the old one: two may not fit
-        _prepared[:] = [MovingVolume(volume, backend)]
+        _prepared[:] = [moving_of(volume, backend)]
     return _prepared[0]
 
 
@@ -40,10 +43,26 @@ def _forget_prepared() -> None:
 def forget(volume: object) -> None:
     """Called by the worker when a volume or label image is dropped."""
     planning_tasks.forget(volume)
+    if _refined and any(kept is volume for kept in _refined[0][:2]):
+        if _prepared and _prepared[0].volume is _refined[0][2]:
+            _forget_prepared()
+        _refined.clear()
     if _prepared and _prepared[0].volume is volume:
         _forget_prepared()
     for key in [k for k, (_, labels) in _parts.items() if labels is not None and labels is volume]:
         del _parts[key]
+
+
+def _with_labels(volume: object, labels: object) -> object:
+    """An MR refined by its bone labels: in MR they also say where bone is; a CT as it is."""
+    from ..anatomy.mr import with_labels
+    from ..registration.mr import is_mr
+
+    if labels is None or not is_mr(volume):
+        return volume
+    if not (_refined and _refined[0][0] is volume and _refined[0][1] is labels):
+        _refined[:] = [(volume, labels, with_labels(volume, labels.image, dict(labels.names)))]
+    return _refined[0][2]
 
 
 def _part(moving: object, part: object, labels: object, targets: dict | None) -> object:
@@ -53,9 +72,10 @@ def _part(moving: object, part: object, labels: object, targets: dict | None) ->
     from ..errors import FluoroGuideError
     from ..geometry.frames import center_lps_mm
     from ..registration import parts
+    from ..registration.mr import is_mr
 
-    if part is None:
-        return None
+    if part is None or is_mr(moving.volume):  # what a part means in MR, the registration decides
+        return part
     points = np.array([np.asarray(p, float) for p in (targets or {}).values()])
     point = points.mean(axis=0) if len(points) else center_lps_mm(moving.volume.image)
     asked = part if part == "auto" else tuple(int(v) for v in np.atleast_1d(part))
@@ -91,7 +111,7 @@ def register(
         found = landmark_start(views=[i.view for i in images], pairs=landmarks, expected=initial, progress=progress, cancelled=cancelled)
         initial, started = found.pose, {"landmarks": {"rms_px": found.rms_px, "warnings": list(found.warnings)}}
     progress(0.01, "Preparing the volume")
-    moving = _moving(volume, options)
+    moving = _moving(_with_labels(volume, labels), options)
     if cancelled():
         raise CancelledError()
     bone = _part(moving, part, labels, targets)
@@ -150,4 +170,5 @@ def warm_up(*, volume: object = None, options: object = None, progress: Callable
 TASKS = {
     "register": register, "warm_up": warm_up, "landmarks": landmark_start, "drr": drr, "bone_drr": bone_drr,
     **planning_tasks.TASKS, **xray_tasks.TASKS, **guidance_tasks.TASKS,
+    **record_tasks.TASKS,
 }

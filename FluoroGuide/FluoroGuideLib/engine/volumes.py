@@ -18,11 +18,13 @@ class RawVolume:
     Attributes
     ----------
     voxels
-        Array [k, j, i], HU; usually a view of the scene's own memory.
+        Array [k, j, i], HU (MR: any scale); usually a view of the scene's own memory.
     spacing, origin, direction
         LPS geometry as SimpleITK has it: mm (3,), mm (3,), cosines (9,) row by row.
     modality, name
-        As in :class:`~FluoroGuideLib.anatomy.attenuation.AttenuationVolume`.
+        As in :class:`~FluoroGuideLib.anatomy.attenuation.AttenuationVolume`; an empty modality is told from the values.
+    contrast, facts
+        Of an MR, where tags tell them: see :mod:`~FluoroGuideLib.anatomy.mr_series`.
     """
 
     voxels: np.ndarray
@@ -31,6 +33,8 @@ class RawVolume:
     direction: tuple[float, ...]
     modality: str = "CT"
     name: str = ""
+    contrast: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def image(self) -> object:
         """A SimpleITK image of the same."""
@@ -44,16 +48,23 @@ class RawVolume:
         return image
 
     def ready(self) -> object:
-        """What tasks work with: an :class:`AttenuationVolume`.
+        """What tasks work with: an :class:`AttenuationVolume`; of an MR its pseudo-attenuation.
 
         Raises
         ------
         FluoroGuideError
-            It cannot be a CT.
+            It cannot be a CT, or the MR cannot be registered.
         """
         from ..anatomy.attenuation import attenuation_from_hu
+        from ..anatomy.mr import attenuation_of_series
+        from ..anatomy.mr_series import modality_from_values, series_of
 
-        return attenuation_from_hu(self.image(), self.modality, self.name)
+        image, modality, note = self.image(), self.modality, ""
+        if not modality:
+            modality, note = modality_from_values(image)
+        if modality != "MR":
+            return attenuation_from_hu(image, modality, self.name)
+        return attenuation_of_series(series_of(image, self.facts, self.contrast), self.name, note)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,4 +140,4 @@ def judged_as_mr(result: Registration, volume: MrVolume, targets: dict[str, np.n
         **result.facts, "planned_on": "MR", "mr_contrast": volume.contrast, "mr_caveats": list(volume.caveats),
         "mr_error_floor_mm": FLOOR_MM,
     }
-    return dataclasses.replace(draft, verdict=verdict, reasons=(*fails, *warns, *soft, moved, *notes, said), facts=facts)
+    return dataclasses.replace(draft, verdict=verdict, reasons=(*fails, *warns, *soft, moved, *notes, said, *volume.caveats), facts=facts)

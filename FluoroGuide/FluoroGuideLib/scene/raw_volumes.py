@@ -11,6 +11,8 @@ from ..errors import FluoroGuideError
 from ..geometry.frames import LPS_FROM_RAS
 from .nodes import array_of
 
+MODALITY = "FluoroGuide.modality"
+"""Attribute of a volume node: what the user said that it is (``CT`` or ``MR``), where it is not recognised rightly."""
 LEAST_DET = 0.5
 """A grid whose axes are this far from perpendicular cannot be told to the engine."""
 
@@ -33,7 +35,21 @@ def raw_volume(node: Any, name: str = "Volume") -> RawVolume:
         raise FluoroGuideError("The volume is not three-dimensional", f"{node.GetName()}: {voxels.shape}", "Choose a CT volume")
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return RawVolume(voxels, *_geometry(array_of(matrix)), name=name)
+    modality, contrast, facts = told_by_tags(node)
+    return RawVolume(voxels, *_geometry(array_of(matrix)), modality, name, contrast, facts)
+
+
+def told_by_tags(node: Any) -> tuple[str, str, dict]:
+    """(modality, MR contrast, tags without free text) of a volume node: what a person set, else what its DICOM file says; else empty."""
+    from ..anatomy.mr_series import PRIVATE, contrast_of, read_facts
+    from .dicom_database import UIDS, database
+
+    found, uids, facts = database(), (node.GetAttribute(UIDS) or "").split(), {}
+    if found is not None and uids:
+        path = found.fileForInstance(uids[0])
+        facts = read_facts(path) if path else {}
+    modality = node.GetAttribute(MODALITY) or str(facts.get("modality", ""))
+    return modality, contrast_of(facts) if modality == "MR" else "", {k: v for k, v in facts.items() if k not in PRIVATE}
 
 
 def content_key(node: Any) -> tuple:

@@ -196,3 +196,71 @@ def test_other_anatomy_is_not_matched(ct):
     noise.SetSpacing([3.0] * 3)
     noise.SetOrigin([-60.0, -60.0, -45.0])
     assert register_volumes(noise, ct, {"t": np.zeros(3)}, initial=np.eye(4)).verdict == "fail"
+
+
+# ---- the same calls as CT: engine and command line -------------------------------------------------------------------
+def test_the_engine_reads_mr_with_and_without_tags(ct):
+    from FluoroGuideLib.engine import tasks
+    from FluoroGuideLib.engine.volumes import BoneLabels, RawVolume
+
+    mr, labels, _ = made(ct, "T1")
+    geometry = mr.GetSpacing(), mr.GetOrigin(), mr.GetDirection()
+    told = RawVolume(sitk.GetArrayFromImage(mr), *geometry, "MR", "x", "T2", {"thickness_mm": 3.0}).ready()
+    assert (told.modality, told.contrast) == ("MR", "T2")
+    assert any("gaps of 1.0 mm" in c for c in told.caveats)  # slices 4 mm apart, 3 mm thick
+    guessed = RawVolume(sitk.GetArrayFromImage(mr), *geometry, "", "x").ready()
+    assert (guessed.modality, guessed.contrast) == ("MR", "T1")
+    assert guessed.caveats[0].startswith("The volume was taken as MR")
+    hu = RawVolume(sitk.GetArrayFromImage(ct), ct.GetSpacing(), ct.GetOrigin(), ct.GetDirection(), "", "x").ready()
+    assert hu.modality == "CT"
+    bones = BoneLabels(labels, {1: "bone"})
+    refined = tasks._with_labels(guessed, bones)
+    assert refined.part_names == {1: "bone"}
+    assert tasks._with_labels(guessed, bones) is refined  # kept for the next registration
+    assert tasks._with_labels(hu, bones) is hu
+    tasks.forget(bones)
+    assert not tasks._refined
+
+
+def test_command_line_through_cbct(ct, views, tmp_path, capsys, monkeypatch):
+    """The MR lies 7, -4 and 9 mm beside the CBCT; how that is found is tested above, here what is made of it."""
+    import json
+
+    from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu
+    from FluoroGuideLib.cli import main
+    from FluoroGuideLib.geometry.rigid import read_tfm
+    from FluoroGuideLib.registration import through_cbct
+    from FluoroGuideLib.registration.volume import MovingVolume
+
+    shift, target = np.array([7.0, -4.0, 9.0]), np.array([8.0, 14.0, 4.0])
+    mr, between = sitk.Cast(ct + 1000, sitk.sitkFloat32), np.eye(4)
+    between[:3, 3] = shift
+    mr.SetOrigin((np.array(ct.GetOrigin()) - shift).tolist())
+    match = VolumeMatch(between, 0.25 * np.eye(3), 0.5, 0.0, "pass", ())
+    monkeypatch.setattr(through_cbct, "register_volumes", lambda mr, cbct, targets: match)
+    sitk.WriteImage(mr, str(tmp_path / "mr.nii.gz"))
+    sitk.WriteImage(ct, str(tmp_path / "cbct.nii.gz"))
+    truth = perturb(np.eye(4), np.r_[np.radians([2.0, -3.0, 1.0]), 4.0, -3.0, 5.0], np.zeros(3))
+    projector = MovingVolume(attenuation_from_hu(ct)).projector(2.5)
+    arguments = []
+    for name, view in zip("AB", views, strict=True):
+        picture = projector.project(view, truth)
+        sitk.WriteImage(sitk.GetImageFromArray(np.round(4000 * np.exp(-picture)).astype(np.uint16)), str(tmp_path / f"{name}.png"))
+        card = {"source_to_detector_mm": 1000, "source_to_isocenter_mm": 700, "primary_angle_deg": {"A": 0, "B": 90}[name],
+                "secondary_angle_deg": 0, "angle_reference": "patient", "pixel_spacing_mm": [2.0, 2.0]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+        arguments += ["--xray", str(tmp_path / f"{name}.png"), "--geometry", str(tmp_path / f"{name}.json")]
+    (tmp_path / "targets.json").write_text(json.dumps([{"name": "t", "position_lps_mm": (target - shift).tolist()}]))
+    run = ["register", "--volume", str(tmp_path / "mr.nii.gz"), "--modality", "mr", "--targets", str(tmp_path / "targets.json"), *arguments]
+    assert main([*run, "--through", str(tmp_path / "cbct.nii.gz"), "--part", "whole", "--output", str(tmp_path / "out")]) in (0, 1)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["planned_on"], result["through"]) == ("MR", "CBCT")
+    # 0.5 mm per axis: chi-square with three degrees of freedom, 95 %: 7.815, so 0.5 * sqrt(7.815) = 1.398 mm
+    assert result["volume_to_volume_error_mm"] == pytest.approx(1.398, abs=0.03)
+    assert result["targets"][0]["predicted_error_mm"] > result["volume_to_volume_error_mm"]
+    assert np.linalg.norm(apply(np.array(result["pose_matrix"]), target - shift) - apply(truth, target)) < 1.0
+    for name in ("checkerboard.png", "overlay_A.png", "overlay_B.png"):
+        assert (tmp_path / "out" / name).is_file()
+    assert np.allclose(read_tfm(tmp_path / "out" / "volume_to_volume.tfm"), between)
+    assert main([*run, "--through", "x", "--bones", "y", "--bone", "1", "--output", str(tmp_path / "no")]) == 2
+    assert "exclude each other" in capsys.readouterr().err
