@@ -172,17 +172,22 @@ def _pattern(word: str) -> str:
 
 def without_identifiers(data: dict, words: Iterable[str] = ()) -> dict:
     """A record's plain data as it may leave: no patient, no file names, no UIDs, pictures masked unless clean or reviewed."""
+    from .withdrawal import without_pictures
+
     patient = data.get("patient") or {}
     scrubber = Scrubber([*words, *(v for v in patient.values() if isinstance(v, str))])
     kept = {
         key: data[key] for key in ("format", "schema_version", "readable_from", "record_id", "created_utc", "patient_key", "notice") if key in data
     }
     pictures = [_leaving(image, scrubber) for image in data.get("key_images", [])]
+    if data.get("withdrawn"):
+        data = {**data, "withdrawn": without_pictures(data["withdrawn"])}
     rest = scrubber.data({k: v for k, v in data.items() if k not in kept and k not in ("patient", "key_images")})
     result = {key: kept.get(key, rest.get(key)) for key in data} | {"patient": None, "key_images": pictures}
     if result.get("plan"):
         result["plan"] = {**result["plan"], "volume_name": "Volume" if result["plan"].get("volume_name") else ""}
-    for event in (result.get("dose") or {}).get("events", []):
+    doses = [result.get("dose"), *(w["item"] for w in result.get("withdrawn", []) if w["kind"] == "dose")]
+    for event in [e for dose in doses for e in (dose or {}).get("events", [])]:
         event["uid"] = None
     return result
 

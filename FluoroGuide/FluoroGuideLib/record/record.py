@@ -64,6 +64,8 @@ class ProcedureRecord:
         Pictures worth keeping.
     dose
         Dose summary, or None: not recorded.
+    withdrawn
+        Entries taken back, with when and why (:mod:`~FluoroGuideLib.record.withdrawal`).
     timeline
         Events: ``utc``, ``seconds`` since the record began (monotonic clock), ``event``, ``text``.
     notes
@@ -103,6 +105,7 @@ class ProcedureRecord:
     complications: list[dict] | None = None
     aftercare: list[dict] = field(default_factory=list)
     key_images: list[KeyImage] = field(default_factory=list)
+    withdrawn: list[dict] = field(default_factory=list)
     record_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_utc: str = field(default_factory=utc_now)
     software: dict = field(default_factory=lambda: {"name": "FluoroGuide", "version": __version__})
@@ -235,6 +238,8 @@ class ProcedureRecord:
             **{key: plain(getattr(self, key)) for key in ("checklist", "contrast", "injectate", "pain", "complications", "aftercare")},
             "key_images": [k.to_dict() for k in self.key_images], "timeline": plain(self.timeline), "notes": self.notes, "notice": RESEARCH_NOTICE,
         }
+        if self.withdrawn:  # files of records without any stay as they always were
+            data["withdrawn"] = self.withdrawn
         return merged(plain(data), self.extra)
 
     @classmethod
@@ -264,6 +269,7 @@ class ProcedureRecord:
     @classmethod
     def _of(cls, data: dict, warnings: list[str]) -> ProcedureRecord:
         values = {key: take(data, key, "record") for key in KEYS} | {key: data.get(key, default) for key, default in NEW_IN_1.items()}
+        values["withdrawn"] = data.get("withdrawn", [])
         lists = [key for key in LISTS if not isinstance(values[key], list)]
         if lists:
             raise FluoroGuideError(f"The record's '{lists[0]}' is not a list", type(values[lists[0]]).__name__)
@@ -280,7 +286,7 @@ KEYS = (
     "procedure", "laterality", "level", "plan", "patient_key", "views", "registrations", "placements", "dose", "timeline", "notes",
     "record_id", "created_utc", "software",
 )
-LISTS = ("views", "registrations", "placements", "timeline", "checklist", "contrast", "injectate", "pain", "aftercare", "key_images")
+LISTS = ("views", "registrations", "placements", "timeline", "checklist", "contrast", "injectate", "pain", "aftercare", "key_images", "withdrawn")
 
 
 def write_record(path: str | Path, record: ProcedureRecord) -> None:

@@ -65,7 +65,8 @@ def report_html(record: ProcedureRecord, *, identifiers: bool = False, words: It
         record = ProcedureRecord.from_dict(without_identifiers(whole, words))
     parts = [
         _head(record), _summary(record), _placements(record), _registrations(record), _dose(record), _drugs(record), _clinical(record), _plan(record),
-        _views(record), _images(record), _timeline(record), _section("Notes", f"<p class='notes'>{escape(record.notes)}</p>" if record.notes else ""),
+        _views(record), _images(record), _withdrawn(record), _timeline(record),
+        _section("Notes", f"<p class='notes'>{escape(record.notes)}</p>" if record.notes else ""),
     ]
     title = f"Procedure record: {_title(record.procedure)}"
     return (
@@ -336,6 +337,16 @@ def _images(record: ProcedureRecord) -> str:
         figures += f"<figure class='picture'><img src='{source}' alt='{escape(image.name, quote=True)}'>"
         figures += f"<figcaption>{caption}{masked}<small>{escape(facts)}</small></figcaption></figure>"
     return _section("Key images", f"<div class='pictures'>{figures}</div>" if figures else "")
+
+
+def _withdrawn(record: ProcedureRecord) -> str:
+    """Entries that were taken back: they count nowhere else, and are never hidden."""
+    from .withdrawal import title
+
+    rows = [[escape(title(w)), _when((w["item"] or {}).get("utc")), _when(w["utc"]), escape(w["reason"]),
+             _when(w["reinstated_utc"]) if w["reinstated_utc"] else ""]
+            for w in record.withdrawn]
+    return _section("Withdrawn entries", _table(("Entry", "Entered", "Withdrawn", "Reason", "Put back"), rows)) if rows else ""
 
 
 def _timeline(record: ProcedureRecord) -> str:

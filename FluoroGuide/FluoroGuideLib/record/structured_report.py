@@ -103,7 +103,10 @@ def _complete(report: Dataset, data: dict, identity: dict, has_images: bool) -> 
 
 def without_pictures(data: dict) -> dict:
     """The record's data without the pixels of key images (they are DICOM objects of their own)."""
-    return {**data, "key_images": [{k: v for k, v in image.items() if k != "png_base64"} for image in data["key_images"]]}
+    from .withdrawal import without_pictures as told
+
+    images = [{k: v for k, v in image.items() if k != "png_base64"} for image in data["key_images"]]
+    return {**data, "key_images": images, **({"withdrawn": told(data["withdrawn"])} if data.get("withdrawn") else {})}
 
 
 def record_in_report(dataset: Dataset) -> dict:

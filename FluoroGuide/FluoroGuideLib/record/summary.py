@@ -27,7 +27,7 @@ def summary_text(record: ProcedureRecord) -> str:
     data = record.to_dict()  # with the names and times that views and registrations may lack
     lines += _plan(record) + _views(data["views"]) + _registrations(data["registrations"])
     lines += ["", "Placements"] + ([line for p in record.placements for line in _placement(p)] or ["  none recorded"])
-    lines += _drugs(record) + _clinical(record) + _dose(record.dose)
+    lines += _drugs(record) + _clinical(record) + _dose(record.dose) + _withdrawn(record.withdrawn)
     if record.notes:
         lines += ["", "Notes", *_wrapped(record.notes)]
     return "\n".join(lines) + "\n"
@@ -112,6 +112,17 @@ def _clinical(record: ProcedureRecord) -> list[str]:
     if record.key_images:
         lines.append(f"  key images: {len(record.key_images)}")
     return ["", "Patient", *lines] if lines else []
+
+
+def _withdrawn(entries: list[dict]) -> list[str]:
+    """Entries taken back; nothing when none was."""
+    from .withdrawal import title
+
+    lines = ["", "Withdrawn"] if entries else []
+    for entry in entries:
+        back = f", put back at {entry['reinstated_utc']}" if entry["reinstated_utc"] else ""
+        lines += _wrapped(f"{title(entry)}, withdrawn at {entry['utc']}: {entry['reason']}{back}")
+    return lines
 
 
 def _placement(placement: Placement) -> list[str]:

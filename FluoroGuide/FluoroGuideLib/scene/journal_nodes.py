@@ -45,6 +45,10 @@ def build_record(host: Host, record: ProcedureRecord) -> dict[str, list[Any]]:
     pose = find(host, "pose")
     made["achieved"] = [_achieved(host, p, k, pose) for k, p in enumerate(record.placements)]
     made["key-image"] = [_picture(host, image, k) for k, image in enumerate(record.key_images)]
+    for role, value in (("placement", record.placements), ("dose", record.dose)):
+        if not value:  # all of it was withdrawn
+            remove(host, role)
+            remove(host, role + "-table")
     for role, count in (("achieved", len(record.placements)), ("key-image", len(record.key_images))):
         remove(host, role, lambda key, count=count: int(key) < count)
     text_node(host, "case", FOLDER, {"format": "fluoroguide-case", "version": CASE_VERSION, "name": FOLDER})
@@ -59,10 +63,14 @@ def record_text(data: dict) -> str:
     pictures: list[str] = []
 
     def without(image: dict) -> dict:
+        if "png_base64" not in image:  # withdrawn, and read from a copy without pictures
+            return image
         pictures.append(image["png_base64"])
         return {**image, "png_base64": _PICTURE}
 
     slim = {**data, "key_images": [without(image) for image in data["key_images"]]}
+    if "withdrawn" in data:
+        slim["withdrawn"] = [{**w, "item": without(w["item"])} if w["kind"] == "key_images" else w for w in data["withdrawn"]]
     first, *rest = json.dumps(slim, ensure_ascii=False, allow_nan=False).split(json.dumps(_PICTURE))
     return "".join([first, *(piece for picture, after in zip(pictures, rest, strict=True) for piece in ('"', picture, '"', after))])
 

@@ -302,9 +302,32 @@ class Recorder:
         return self.set_dose(read_dose(paths), procedure)
 
     def set_dose(self, dose: Any, procedure: str = "") -> Any:
-        """Put a dose into the record."""
-        self.change(lambda record: record.set_dose(dose), procedure)
+        """Put a dose into the record; one that it replaces is withdrawn, not lost."""
+        from ..record.withdrawal import withdraw
+
+        def action(record: ProcedureRecord) -> None:
+            if record.dose is not None:
+                withdraw(record, "dose", None, "replaced by a newer entry")
+            record.set_dose(dose)
+
+        self.change(action, procedure)
         return self.record.dose
+
+    def withdraw(self, kind: str, utc: str | None, reason: str) -> dict:
+        """Take an entry back: it stays in the record, with when and why (``record.withdrawal.withdraw``)."""
+        from ..record.withdrawal import withdraw
+
+        if self.record is None:
+            raise FluoroGuideError("There is no record yet", None, "Enter something first")
+        return self.change(lambda record: withdraw(record, kind, utc, reason))
+
+    def reinstate(self, number: int) -> dict:
+        """Put an entry back that was withdrawn (``record.withdrawal.reinstate``)."""
+        from ..record.withdrawal import reinstate
+
+        if self.record is None:
+            raise FluoroGuideError("There is no record yet", None, "Enter something first")
+        return self.change(lambda record: reinstate(record, number))
 
     def fluoroscopy(self, seconds: float | None, estimated: bool) -> list[str]:
         """Sentences for every five minutes of fluoroscopy that are full since the last call; kept in the record's timeline."""
@@ -348,6 +371,17 @@ class Recorder:
         from ..record.export import export_record
 
         return export_record(self._needed(), folder, formats, identifiers=identifiers)
+
+    def write_job(self, kind: str, path: str | Path, identifiers: bool = False) -> Any:
+        """Have a file written by the engine: ``report``, ``record`` or ``all`` (a folder); the job's result are the files' paths."""
+        from ..engine.record_tasks import sent
+
+        return self._session.engine.run("record_write", **sent(self._needed()), kind=kind, path=str(path), identifiers=identifiers)
+
+    def dose_job(self, paths: str | Path | Sequence[str | Path], reports_only: bool = False) -> Any:
+        """Have dose reports (or X-ray headers) read by the engine; the job's result is the ``DoseSummary`` for :meth:`set_dose`."""
+        listed = str(paths) if isinstance(paths, (str, Path)) else [str(p) for p in paths]
+        return self._session.engine.run("record_dose", paths=listed, reports_only=reports_only)
 
     def save_scene(self, path: str | Path, private: bool) -> Path:
         """Write the scene: as it is, or (``private``) FluoroGuide's part of it without identifiers."""

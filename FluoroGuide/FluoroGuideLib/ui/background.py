@@ -8,6 +8,8 @@ from typing import Any
 
 import qt
 
+from ..errors import FluoroGuideError
+
 POLL_MS = 30
 
 
@@ -28,6 +30,7 @@ class Background:
         self._session, self._attempt, self._told = session, attempt, told
         self._job: Any | None = None
         self._done: Callable[[Any], None] | None = None
+        self._progressed: Callable[[Any], None] | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -42,19 +45,30 @@ class Background:
         """What the job does now."""
         return self._job.text if self._job is not None else ""
 
-    def start(self, job: Any, done: Callable[[Any], None]) -> None:
-        """Wait for a job of the engine; ``done`` gets its result.  A job before it is given up."""
+    def start(self, job: Any, done: Callable[[Any], None], progressed: Callable[[Any], None] | None = None) -> None:
+        """Wait for a job of the engine; ``done`` gets its result, ``progressed`` the job at each poll before.  A job before it is given up."""
         self.stop()
-        self._job, self._done = job, done
+        self._job, self._done, self._progressed = job, done, progressed
         self._timer.start()
         self._told()
 
     def stop(self) -> None:
         """Give up the job."""
         self._timer.stop()
-        job, self._job, self._done = self._job, None, None
+        job, self._job, self._done, self._progressed = self._job, None, None, None
         if job is not None and not job.finished:
             self._session.engine.cancel(job)
+
+    def finish(self, seconds: float) -> None:
+        """Wait for the job's end, at most so long: for files that somebody asked for and that must not be left half-way."""
+        job = self._job
+        if job is not None and not job.finished:
+            try:
+                self._session.engine.wait(job, timeout=seconds)
+            except FluoroGuideError as error:
+                logging.error("FluoroGuide: %s was not finished: %s", job.task, error.message)
+        if job is not None:
+            self._poll()
 
     def close(self) -> None:
         """Not used again."""
@@ -64,10 +78,14 @@ class Background:
     def _poll(self) -> None:
         job, done = self._job, self._done
         self._session.engine.poll()
-        if job is None or not job.finished:
+        if job is None:
+            return
+        if not job.finished:
+            if self._progressed is not None:
+                self._progressed(job)
             return
         self._timer.stop()
-        self._job = self._done = None
+        self._job = self._done = self._progressed = None
         if job.state == "cancelled":
             self._told()
             return

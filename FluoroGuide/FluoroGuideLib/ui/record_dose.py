@@ -7,7 +7,8 @@ from typing import Any
 from ..errors import FluoroGuideError
 from ..record.dose import manual_dose
 from ..record.dose_reference import compare, outlier, substantial
-from ..scene.dicom_database import dose_files
+from ..scene.dicom_database import study_files
+from .background import Background
 from .style import allow, show_text
 from .text import translator
 
@@ -28,10 +29,12 @@ class DoseBox:
             section.button(button, action)
         for widget in (ui.fgDapEdit, ui.fgKermaEdit, ui.fgTimeEdit):
             section.tip(widget)
+        self.reading = Background(self.session, section.attempt, section.panel.refresh_later)
 
     def refresh(self, record: Any | None) -> None:
         """Buttons and the dose of now."""
-        missing = "" if self._section.choices is not None else _("The module is not ready yet.")
+        missing = _("The dose is being read.") if self.reading.running else ""
+        missing = missing if self._section.choices is not None else _("The module is not ready yet.")
         for button, _action in self._buttons:
             allow(button, missing, self._section.tool_tip(button))
         show_text(self.ui.fgDoseResult, self._text(record) if record is not None and record.dose is not None else "")
@@ -51,9 +54,14 @@ class DoseBox:
         high = outlier(comparisons)
         return " ".join([text, *([high] if high else [c.text for c in comparisons[:1]]), *substantial(dose), *dose.warnings])
 
-    def _read(self, paths: Any) -> None:
-        dose = self.session.recorder.add_dose(paths, self._section.choices.procedureName)
-        self._told(dose)
+    def _read(self, paths: Any, reports_only: bool = False) -> None:
+        """Have it read in the worker: a folder may hold thousands of files."""
+        job = self.session.recorder.dose_job(paths, reports_only)
+        self._section.panel.tell("idle", _("Reading the dose."), _("The panel stays usable."))
+        self.reading.start(job, self._take)
+
+    def _take(self, dose: Any) -> None:
+        self._told(self.session.recorder.set_dose(dose, self._section.choices.procedureName))
 
     def _told(self, dose: Any) -> None:
         estimated = dose.fluoroscopy_time_source not in ("reported", "manual")
@@ -74,10 +82,19 @@ class DoseBox:
             self._read(path)
 
     def _from_database(self) -> None:
-        files = dose_files(self._section.panel.xrays())
+        files = study_files(self._section.panel.xrays(), self._section.panel.xrays_section.browser.study)
         if not files:
-            raise FluoroGuideError("There is no dose report of these X-rays in Slicer's DICOM database", None, "Import it there, or choose its file")
-        self._read(files)
+            what = "Slicer's DICOM database holds no report of these X-rays' study"
+            raise FluoroGuideError(what, None, "Choose the study under X-ray, or the report's file")
+        self._read(files, reports_only=True)
+
+    def leave(self) -> None:
+        """The scene or the module is left: a dose that is being read is not of the next patient."""
+        self.reading.stop()
+
+    def close(self) -> None:
+        """Undo the connection."""
+        self.reading.close()
 
     def _typed(self) -> None:
         ui = self.ui

@@ -1,16 +1,16 @@
-"""What is typed in during a procedure: drugs, pain, complications, after-care."""
+"""What is typed in during a procedure: drugs, pain, complications, after-care; and taking back whatever the record holds."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..errors import FluoroGuideError
 from ..record.entries import PAIN_TIMES, SEVERITIES
+from .entry_rows import EntryRow, entry_rows
 from .style import allow, fill_table, prepare_table
 from .text import translator
 
 _ = translator(__name__)
-SHOWN = 12
-"""Newest entries in the table; the report has all."""
 
 
 class Entries:
@@ -28,8 +28,12 @@ class Entries:
             (ui.fgDrugButton, self._drug), (ui.fgPainButton, self._pain), (ui.fgNoComplicationButton, self._no_complication),
             (ui.fgComplicationButton, self._complication), (ui.fgCareButton, self._care),
         )
+        self._rows: list[EntryRow] = []
         for button, action in self._buttons:
             section.button(button, action)
+        section.button(ui.fgWithdrawButton, self._withdraw, "Ctrl+Shift+W")
+        section.button(ui.fgReinstateButton, self._reinstate)
+        section.on(ui.fgEntryTable, "itemSelectionChanged()", section.panel.refresh_later)
         for widget in (
             ui.fgDrugEdit, ui.fgConcentrationEdit, ui.fgDrugVolumeSpin, ui.fgLotEdit, ui.fgPainWhenCombo, ui.fgPainSpin, ui.fgComplicationEdit,
             ui.fgSeverityCombo,
@@ -39,32 +43,55 @@ class Entries:
 
     def refresh(self, record: Any | None) -> None:
         """Buttons, and what the record holds."""
-        missing = "" if self._section.choices is not None else _("The module is not ready yet.")
+        ui, missing = self.ui, "" if self._section.choices is not None else _("The module is not ready yet.")
         for button, _action in self._buttons:
             allow(button, missing, self._section.tool_tip(button))
-        rows = sorted(self._rows(record), key=lambda r: r[1], reverse=True) if record is not None else []
-        fill_table(self.ui.fgEntryTable, [[text, utc[11:16]] for text, utc in rows[:SHOWN]])
+        rows = entry_rows(record) if record is not None else []
+        if rows != self._rows:
+            self._rows = rows
+            fill_table(ui.fgEntryTable, [[row.text, row.utc[11:16]] for row in rows])
+            ui.fgEntryTable.clearSelection()
+        withdraw, back = self._target(False), self._target(True)
+        allow(ui.fgWithdrawButton, missing or ("" if withdraw is not None else self._why_not()), self._section.tool_tip(ui.fgWithdrawButton))
+        allow(ui.fgReinstateButton, missing or ("" if back is not None else _("No withdrawn entry is chosen.")),
+              self._section.tool_tip(ui.fgReinstateButton))
+        ui.fgReinstateButton.setVisible(any(row.withdrawn is not None for row in rows))
 
-    @staticmethod
-    def _rows(record: Any) -> list[tuple[str, str]]:
-        rows = []
-        for item in record.injectate:
-            parts = [item["drug"], item["concentration"], f"{item['volume_ml']:g} ml" if item["volume_ml"] is not None else None, item["lot"]]
-            rows.append((" ".join(p for p in parts if p), item["utc"]))
-        for item in record.pain:
-            when = _("before") if item["when"] == "before" else _("after")
-            rows.append((_("Pain {when}: {score:g} of 10").format(when=when, score=item["score"]), item["utc"]))
-        rows += [(_("Complication: {what}").format(what=item["text"]), item["utc"]) for item in record.complications or ()]
-        if record.complications == []:
-            utc = next((e["utc"] for e in reversed(record.timeline) if e["event"] == "complication"), record.created_utc)
-            rows.append((_("No complication"), utc))
-        rows += [(_("After-care: {text}").format(text=item["text"].splitlines()[0]), item["utc"]) for item in record.aftercare]
-        for item in record.contrast:
-            seen = {True: _("vascular"), False: _("not vascular"), None: _("vascular uptake not told")}[item["vascular"]]
-            rows.append((_("Contrast {agent}: {seen}").format(agent=item["agent"], seen=seen), item["utc"]))
-        answers = {item["item"]: item for item in record.checklist}  # the last answer holds
-        rows += [(_("Checked: {item}").format(item=item), a["utc"]) for item, a in answers.items() if a["answer"]]
-        return rows
+    # ---- taking back ----------------------------------------------------------------------------------------------------
+    def _chosen(self) -> EntryRow | None:
+        rows = sorted({item.row() for item in list(self.ui.fgEntryTable.selectedItems())})
+        return self._rows[rows[0]] if rows and rows[0] < len(self._rows) else None
+
+    def _target(self, withdrawn: bool) -> EntryRow | None:
+        """The chosen entry when it is of this kind; without a choice the newest one (withdrawn last, when ``withdrawn``)."""
+        chosen = self._chosen()
+        if chosen is not None:
+            return chosen if chosen.kind and (chosen.withdrawn is not None) == withdrawn else None
+        fitting = [row for row in self._rows if row.kind and (row.withdrawn is not None) == withdrawn]
+        return max(fitting, key=lambda row: row.withdrawn) if withdrawn and fitting else fitting[0] if fitting else None
+
+    def _why_not(self) -> str:
+        chosen = self._chosen()
+        if chosen is None:
+            return _("There is no entry to withdraw.")
+        return _("This entry is withdrawn already.") if chosen.withdrawn is not None else _("Untick it in the plan's checklist.")
+
+    def _withdraw(self) -> None:
+        row = self._target(False)
+        if row is None:
+            raise FluoroGuideError("There is no entry to withdraw", None, "Choose one of the list")
+        reason = self._section.panel.dialogs.ask_text(_("Withdraw an entry"), _("Why is it withdrawn: {entry}?").format(entry=row.text))
+        if not reason.strip():
+            raise FluoroGuideError("Nothing was withdrawn", None, "A reason is needed")
+        self.session.recorder.withdraw(row.kind, row.key, reason)
+        self._section.panel.tell("warn", _("Withdrawn."), _("{entry}. It stays in the record with its reason.").format(entry=row.text))
+
+    def _reinstate(self) -> None:
+        row = self._target(True)
+        if row is None:
+            raise FluoroGuideError("There is no withdrawn entry to put back", None, "Choose one of the list")
+        self.session.recorder.reinstate(row.withdrawn)
+        self._section.panel.tell("pass", _("Put back."), row.text)
 
     def _change(self, action: Any, told: str) -> None:
         self.session.recorder.change(action, self._section.choices.procedureName)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import qt
 
 from ..errors import FluoroGuideError
+from .background import Background
 from .record_dose import DoseBox
 from .record_entries import Entries
 from .section import Section
@@ -18,6 +19,8 @@ from .text import translator
 
 _ = translator(__name__)
 RETRY_MS = 5000
+FINISH_SECONDS = 20.0
+"""Longest wait, when the module or the scene is left, for a file that is being written."""
 
 
 class RecordSection(Section):
@@ -31,6 +34,7 @@ class RecordSection(Section):
         self._unfinished: list[Any] = []
         self._saved: str | None = None
         self.entries, self.dose = Entries(self), DoseBox(self)
+        self.writing = Background(self.session, self.attempt, self.panel.refresh_later)
         self.button(ui.fgRecoverButton, self._recover)
         self.button(ui.fgDiscardButton, self._discard)
         self._writers = (
@@ -64,7 +68,9 @@ class RecordSection(Section):
         """Placements, entries, dose, journal and buttons of now."""
         recorder = self.session.recorder
         record = recorder.record if self.choices is not None else None
-        nothing = "" if record is not None else _("There is nothing to export yet.")
+        nothing = _("A file is being written.") if self.writing.running else ""
+        nothing = nothing if record is not None else _("There is nothing to export yet.")
+        self.ui.fgWriteProgress.setVisible(self.writing.running)
         for button, _action in self._writers:
             allow(button, nothing, self.tool_tip(button))
         fill_table(self.ui.fgPlacementTable, [self._row(p) for p in record.placements] if record is not None else [])
@@ -145,30 +151,43 @@ class RecordSection(Section):
         said = _("It holds no patient identifiers.") if private else _("It may hold the patient's identifiers.")
         self.panel.tell("pass", _("Written."), f"{Path(path).name}. {said}")
 
+    def _write(self, kind: str, path: str, done: Callable[[list[str]], None]) -> None:
+        """Have files written by the engine; ``done`` gets their paths."""
+        job = self.session.recorder.write_job(kind, path, self._identifiers)
+        self.ui.fgWriteProgress.setValue(0)
+        self.panel.tell("idle", _("Writing."), _("The panel stays usable."))
+        self.writing.start(job, done, self._progressed)
+
+    def _progressed(self, job: Any) -> None:
+        self.ui.fgWriteProgress.setValue(int(100 * job.progress))
+        self.ui.fgWriteProgress.setFormat(f"{job.text} %p %".strip())
+
     def _report(self) -> None:
-        path = self.panel.dialogs.save_file(_("Write the report"), "report.html", _("Page (*.html)"))
+        path, private = self.panel.dialogs.save_file(_("Write the report"), "report.html", _("Page (*.html)")), not self._identifiers
         if path:
-            with waiting():
-                self._saved = str(self.session.recorder.report(path, self._identifiers))
-            self._written(path, not self._identifiers)
-            self.panel.dialogs.open_page(self._saved)
+            self._write("report", path, lambda files: self._report_written(files[0], private))
+
+    def _report_written(self, path: str, private: bool) -> None:
+        self._saved = path
+        self._written(path, private)
+        self.panel.dialogs.open_page(path)
 
     def _export(self) -> None:
         path = self.panel.dialogs.save_file(_("Export the record"), "record.json", _("FluoroGuide record (*.json)"))
+        identified = self.session.recorder.record.patient is not None
         if path:
-            self._saved = str(self.session.recorder.save(path))
-            told = _("It holds no patient identifiers.")
-            if self.session.recorder.record.patient is not None:
-                told = _("It holds the patient's identifiers.")
-            self.panel.tell("pass", _("Record written."), told)
+            self._write("record", path, lambda files: self._record_written(files[0], identified))
+
+    def _record_written(self, path: str, identified: bool) -> None:
+        self._saved = path
+        told = _("It holds the patient's identifiers.") if identified else _("It holds no patient identifiers.")
+        self.panel.tell("pass", _("Record written."), told)
 
     def _export_all(self) -> None:
-        folder = self.panel.dialogs.open_folder(_("Export into a folder"))
+        folder, said = self.panel.dialogs.open_folder(_("Export into a folder")), "" if self._identifiers else _("Without identifiers.")
         if folder:
-            with waiting():
-                files = self.session.recorder.export(folder, ("json", "csv", "html", "dicom"), self._identifiers)
-            said = _("{count} files.").format(count=len(files))
-            self.panel.tell("pass", _("Written."), f"{said} {_('Without identifiers.') if not self._identifiers else ''}".strip())
+            self._write("all", folder, lambda files: self.panel.tell(
+                "pass", _("Written."), " ".join([_("{count} files.").format(count=len(files)), said]).strip()))
 
     def _save_scene(self, private: bool) -> None:
         path = self.panel.dialogs.save_file(_("Save the scene"), "case.mrb", _("Slicer scene (*.mrb)"))
@@ -181,13 +200,22 @@ class RecordSection(Section):
     # ---- life ---------------------------------------------------------------------------------------------------------
     def leave(self) -> None:
         """Nothing goes on; what is not on disk stays in memory and is written when the journal is let go of."""
+        self.writing.finish(FINISH_SECONDS)
+        self.writing.stop()
+        self.dose.leave()
         self._retry.stop()
         self._saved = None
+
+    def close(self) -> None:
+        """Undo every connection."""
+        super().close()
+        self.writing.close()
+        self.dose.close()
 
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """A waiting cursor for what takes a second or two."""
+    """A waiting cursor for saving a scene, which only the main thread can do."""
     qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
     try:
         yield

@@ -180,16 +180,30 @@ class Workflow:
         self.click("fgDoseManualButton")
         keeper = self.session.recorder.record.keeper
         check(keeper is not None and keeper.journal.path.exists(), f"there is no journal: {self.session.recorder.problem}")
-        self.click("fgReportButton")
+        self.take_back()
+        self.written("fgReportButton")
         check(Path(self.answers.opened).is_file(), "the report was not written")
-        self.click("fgExportAllButton")
-        self.click("fgExportButton")
+        self.written("fgExportAllButton")
+        self.written("fgExportButton")
         written = json.loads((self.answers.folder / "record.json").read_text(encoding="utf-8"))
         check(len(written["placements"]) == 1 and written["dose"]["dap_gy_m2"] == 1.2e-4, "the exported record is incomplete")
         check(len(written["injectate"]) == len(written["pain"]) == 1, "what was given is not in the exported record")
         journal = keeper.journal.path
         self.click("fgFinishButton")
         check(not journal.exists(), f"the journal is still there: {self.ui.fgStatus.text}")
+
+    def written(self, name: str) -> None:
+        """Click a button that has files written, and wait until the engine has written them."""
+        self.click(name)
+        self.wait(lambda: not self.panel.record.writing.running, f"the files of {name}")
+
+    def take_back(self) -> None:
+        """The newest entry, the dose, is withdrawn with a reason, and put back."""
+        record = self.session.recorder.record
+        self.click("fgWithdrawButton")
+        check(record.dose is None and record.withdrawn, f"the entry was not withdrawn: {self.ui.fgStatus.text}")
+        self.click("fgReinstateButton")
+        check(record.dose is not None, f"the entry was not put back: {self.ui.fgStatus.text}")
 
     def run(self, say: Callable[[str], Any] = lambda text: None) -> None:
         """All steps."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import FluoroGuideError
 from .background import Background
+from .browser_part import BrowserPart
 from .geometry_part import GeometryPart
 from .live_part import LivePart
 from .picture_part import PicturePart
@@ -23,8 +24,8 @@ class XraySection(Section):
 
     def __init__(self, ui: Any, session: Any, panel: Any) -> None:
         super().__init__(ui, session, panel)
-        self.geometry, self.picture, self.live = (part(ui, session, panel) for part in (GeometryPart, PicturePart, LivePart))
-        self.parts = (self.geometry, self.picture, self.live)
+        kinds = (GeometryPart, PicturePart, BrowserPart, LivePart)
+        self.geometry, self.picture, self.browser, self.live = self.parts = tuple(part(ui, session, panel) for part in kinds)
 
     # ---- life -------------------------------------------------------------------------------------------------------
     def setup(self) -> None:
@@ -32,7 +33,7 @@ class XraySection(Section):
         self.reading = Background(self.session, self.attempt, self.panel.refresh_later)
         self.button(self.ui.fgLoadAButton, lambda: self._load(0))
         self.button(self.ui.fgLoadBButton, lambda: self._load(1))
-        for part in (self.ui.fgGeometryPart, self.ui.fgPicturePart, self.ui.fgLivePart):
+        for part in (self.ui.fgGeometryPart, self.ui.fgPicturePart, self.ui.fgDatabasePart, self.ui.fgLivePart):
             part.collapsed = True
             self.on(part, "contentsCollapsed(bool)", lambda collapsed: self.panel.refresh_later())
         for part in self.parts:

@@ -47,7 +47,7 @@ class FakeEngine:
         job = FakeJob()
         self.runs.append((task, arguments))
         job.state = "done"
-        if task.startswith(("plan_", "xray_")):
+        if task.startswith(("plan_", "xray_", "record_")):
             self._really(job, task, arguments)
         if task == "drr":
             view = arguments["view"]
@@ -78,7 +78,7 @@ class FakeEngine:
     def cancel(self, job):
         job.state = "cancelled"
 
-    def wait(self, job):
+    def wait(self, job, timeout=None):
         return job.result
 
     def close(self):

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from module_case import ENTRY, TARGET, fill, mark, register
+from module_case import ENTRY, TARGET, fill, mark, register, until
 
 pytest_plugins = ["module_fixture"]
+
+
+def _written(widget, button):
+    """Click a button that has files written by the engine, and wait for them."""
+    button.click()
+    until(lambda: not widget.panel.record.writing.running)
 
 
 def test_plan_register_mark_record_export(widget, tmp_path):
@@ -40,7 +46,7 @@ def test_plan_register_mark_record_export(widget, tmp_path):
     widget.ui.fgRecordButton.click()
     assert [widget.ui.fgPlacementTable.item(0, c).text() for c in range(2)] == ["L4 left", "2.0"]
     widget.panel.dialogs.answer = tmp_path / "record.json"
-    widget.ui.fgExportButton.click()
+    _written(widget, widget.ui.fgExportButton)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["placements"][0]["deviation"]["tip_mm"] == pytest.approx(2.0, abs=0.05)
     assert record["procedure"] == "biopsy"
@@ -55,6 +61,7 @@ def test_dose_report_goes_into_the_record(widget, data_dir):
     assert files
     widget.panel.dialogs.answer = files[0]
     widget.ui.fgDoseButton.click()
+    until(lambda: not widget.panel.record.dose.reading.running)
     assert "Dose area product" in widget.ui.fgDoseResult.text
     assert widget.ui.fgExportButton.enabled
 
@@ -173,12 +180,12 @@ def test_nothing_is_lost_when_the_scene_closes_and_the_journal_brings_it_back(wi
     widget.panel.dialogs.answer = tmp_path / "record.json"
     ui.fgFinishButton.click()
     assert "was not saved since" in ui.fgStatus.text
-    ui.fgExportButton.click()
+    _written(widget, ui.fgExportButton)
     ui.fgPainButton.click()
     ui.fgFinishButton.click()
     assert "does not hold the record as it is now" in ui.fgStatus.text
     assert len(_journals()) == 1
-    ui.fgExportButton.click()
+    _written(widget, ui.fgExportButton)
     ui.fgFinishButton.click()
     assert _journals() == []
 
@@ -262,13 +269,107 @@ def test_everything_is_exported_without_identifiers_and_the_private_scene_too(wi
     _placed(widget)
     widget.ui.fgCaptureAButton.click()
     widget.panel.dialogs.answer = tmp_path
-    widget.ui.fgExportAllButton.click()
+    _written(widget, widget.ui.fgExportAllButton)
     names = {f.name for f in tmp_path.iterdir()}
     assert {"record.json", "placements.csv", "timeline.csv", "report.html", "report.sr.dcm"} <= names
     widget.panel.dialogs.answer = tmp_path / "page.html"
-    widget.ui.fgReportButton.click()
+    _written(widget, widget.ui.fgReportButton)
     assert widget.panel.dialogs.opened == str(tmp_path / "page.html")
     widget.panel.dialogs.answer = tmp_path / "private.mrb"
     widget.ui.fgPrivateSceneButton.click()
     assert (tmp_path / "private.mrb").stat().st_size > 10_000
     assert "no patient identifiers" in widget.ui.fgStatus.text
+
+
+def test_what_was_entered_is_withdrawn_with_a_reason_and_put_back(widget):
+    nodes = _placed(widget)
+    ui, recorder, dialogs = widget.ui, widget.logic.session.recorder, widget.panel.dialogs
+    ui.fgCaptureAButton.click()
+    ui.fgPainButton.click()
+    assert not ui.fgReinstateButton.visible
+    dialogs.answer = ""
+    ui.fgWithdrawButton.click()  # the newest; no reason is given
+    assert "A reason is needed" in ui.fgStatus.text
+    assert len(recorder.record.pain) == 1
+    dialogs.answer = "typed twice"
+    ui.fgWithdrawButton.click()
+    assert recorder.record.pain == []
+    assert "Withdrawn." in ui.fgStatus.text
+    texts = [ui.fgEntryTable.item(r, 0).text() for r in range(ui.fgEntryTable.rowCount)]
+    assert "Withdrawn: pain: before, 0 (typed twice)" in texts
+    ui.fgEntryTable.selectRow(next(n for n, text in enumerate(texts) if text.startswith("Placement: ")))
+    dialogs.answer = "wrong needle"
+    ui.fgWithdrawButton.click()
+    assert recorder.record.placements == []
+    assert ui.fgPlacementTable.rowCount == 0
+    import slicer
+
+    roles = [n.GetAttribute("FluoroGuide.role") for n in slicer.mrmlScene.GetNodes()]
+    assert not {"achieved", "placement", "placement-table"} & set(roles), "no line or table of it stays in the scene"
+    ui.fgReinstateButton.click()  # the one withdrawn last
+    assert [len(recorder.record.placements), len(recorder.record.pain)] == [1, 0]
+    assert [e["event"] for e in recorder.record.timeline[-3:]] == ["withdrawn", "withdrawn", "reinstated"]
+    from FluoroGuideLib.record.keeper import recover
+
+    assert recover(_journals()[0]).record.to_dict() == recorder.record.to_dict(), "the journal has it too"
+    assert nodes[0].GetScene() is not None
+
+
+def test_a_second_dose_replaces_the_first_which_stays_told(widget):
+    fill(widget)
+    ui, recorder = widget.ui, widget.logic.session.recorder
+    for dap in ("1.2 Gy.cm2", "1.4 Gy.cm2"):
+        ui.fgDapEdit.text = dap
+        ui.fgDoseManualButton.click()
+    assert recorder.record.dose.dap_gy_m2 == pytest.approx(1.4e-4)
+    (old,) = recorder.record.withdrawn
+    assert (old["kind"], old["item"]["dap_gy_m2"], old["reason"]) == ("dose", pytest.approx(1.2e-4), "replaced by a newer entry")
+
+
+def test_files_are_written_off_the_main_thread_and_leaving_waits_for_them(widget, tmp_path):
+    """The engine is given the work; the buttons say why they cannot be used; nothing asked for is left half-way."""
+    import slicer_app
+
+    _placed(widget)
+    ui, engine, kept = widget.ui, widget.engine, []
+
+    def slowly(job, task, arguments):
+        kept.append((job, task, arguments))
+        job.state, job.progress, job.text = "running", 0.4, "Writing the report"
+
+    engine._really, really = slowly, engine._really
+    widget.panel.dialogs.answer = tmp_path / "page.html"
+    ui.fgReportButton.click()
+    widget.panel.refresh()
+    assert not ui.fgReportButton.enabled
+    assert ui.fgReportButton.toolTip == ui.fgFinishButton.toolTip == "A file is being written."
+    until(lambda: ui.fgWriteProgress.value == 40)
+    assert not (tmp_path / "page.html").exists()
+
+    def wait(job, timeout=None):
+        engine._really = really
+        really(*kept[0])
+        job.state = "done"
+
+    engine.wait = wait
+    slicer_app.leave(widget)
+    assert (tmp_path / "page.html").stat().st_size > 1000
+    assert widget.panel.dialogs.opened == str(tmp_path / "page.html")
+
+
+def test_the_dose_comes_from_the_study_of_the_dicom_database(widget, data_dir, monkeypatch):
+    import slicer
+
+    from dicom_database import Database
+
+    reports = sorted((data_dir / "rdsr_fluoro").rglob("*.dcm"))[:1]
+    one = {"patient": "p", "name": "A^B", "study": "1.2", "0008,0060": "SR"}
+    files = {str(reports[0]): {**one, "series": "1.2.1", "uid": "1.2.1.1"}, "/nowhere/x.dcm": {**one, "series": "1.2.2", "uid": "u", "0008,0060": "XA"}}
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(files), raising=False)
+    _volume, _line, nodes = fill(widget)
+    widget.ui.fgDoseDatabaseButton.click()
+    assert "holds no report of these" in widget.ui.fgStatus.text
+    nodes[0].SetAttribute("DICOM.instanceUIDs", "u")
+    widget.ui.fgDoseDatabaseButton.click()
+    until(lambda: not widget.panel.record.dose.reading.running)
+    assert "Dose area product" in widget.ui.fgDoseResult.text
