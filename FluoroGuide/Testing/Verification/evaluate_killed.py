@@ -27,9 +27,11 @@ SLICE = (1,)
 
 def command(seed: int, output: Path) -> list[str]:
     """As a user types it; few and easy runs for CI."""
-    text = [sys.executable, "-m", "FluoroGuideLib.cli", "evaluate", "--volume", "thorax", "--seed", str(seed), "--workers", "2", "--output", str(output)]
+    text = [sys.executable, "-m", "FluoroGuideLib.cli", "evaluate", "--output", str(output)]
+    text += ["--volume", "thorax", "--seed", str(seed), "--workers", "2"]
     if seed < 1000:
-        return [*text, "--starts", "6", "--starts-per-scene", "3", "--chunk", "3", "--no-search", "--size", "96", "--noise", "clean", "--gallery", "0"]
+        few = "--starts 6 --starts-per-scene 3 --chunk 3 --no-search --size 96 --noise clean --gallery 0"
+        return [*text, *few.split()]
     return [*text, *(["--volume", str(PELVIS)] if PELVIS.is_file() else []), "--starts", "40", "--gallery", "4"]
 
 
