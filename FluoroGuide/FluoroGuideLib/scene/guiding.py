@@ -84,7 +84,7 @@ class Guidance:
         """Mark the needle in X-ray ``index`` at pixels (2, 2): tip and shaft as (column, row)."""
         node = self.mark_node(index)
         node.RemoveAllControlPoints()
-        for point in pixels_to_ras(self._session.xrays.image(xray).view, pixels):
+        for point in pixels_to_ras(self._session.xrays.view(xray), pixels):
             node.AddControlPointWorld(*point)
 
     def existing_mark_node(self, index: int) -> Any | None:
@@ -102,7 +102,7 @@ class Guidance:
         node = self.existing_mark_node(index)
         if node is None or node.GetNumberOfDefinedControlPoints() != 2:
             return None
-        view = self._session.xrays.image(xray).view
+        view = self._session.xrays.view(xray)
         points = lps_from_ras(np.array([node.GetNthControlPointPositionWorld(i) for i in range(2)], float))
         if np.abs((points - view.detector_center_mm) @ view.beam).max() > MARK_OFF_PLANE_MM:
             raise FluoroGuideError("A needle mark does not lie on the X-ray", node.GetName(), "Mark the needle again in the X-ray view")
@@ -114,7 +114,7 @@ class Guidance:
         if len(marks) < 2 or any(m is None for m in marks):
             return None
         pixels = np.array(marks)
-        needle = locate_needle([self._session.xrays.image(node).view for node in xrays], pixels[:, 0], pixels[:, 1])
+        needle = locate_needle([self._session.xrays.view(node) for node in xrays], pixels[:, 0], pixels[:, 1])
         build_needle(self._session.host, needle, None, find(self._session.host, "pose"))
         self._session.refresh_folder()
         return needle
@@ -140,7 +140,7 @@ class Guidance:
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)
         slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(difference, np.float32)[None])
-        matrix = vtk_matrix(ijk_to_ras(self._session.xrays.image(xray).view))
+        matrix = vtk_matrix(ijk_to_ras(self._session.xrays.view(xray)))
         node.SetIJKToRASMatrix(matrix)
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()

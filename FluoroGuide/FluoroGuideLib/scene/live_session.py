@@ -187,7 +187,7 @@ class LiveGuidance:
     def prefetch(self, volume: Any, xrays: Mapping[int, Any], path: Trajectory) -> Any:
         """Let the engine draw the bone for the motion watch right after a registration, so that it is there when the live view starts."""
         registration = self._session.registrar.registration
-        views = {index: self._session.xrays.image(node).view for index, node in xrays.items() if node is not None}
+        views = {index: self._session.xrays.view(node) for index, node in xrays.items() if node is not None}
         return self._drawn(volume, views, registration, path)
 
     def _drawn(self, volume: Any, views: Mapping[int, CArmView], registration: Registration, path: Trajectory) -> Any:
@@ -206,7 +206,7 @@ class LiveGuidance:
         """The bone as the motion watch needs it: what was drawn after the registration, or drawn now."""
         wanted = {channel.index: channel.image.view for channel in self._channels}
         both = self._prefetched[2] if self._prefetched is not None else []
-        views = {i: self._session.xrays.image(self._xrays[i]).view for i in both if i in self._xrays}
+        views = {i: self._session.xrays.view(self._xrays[i]) for i in both if i in self._xrays}
         self._drr_job = self._drawn(self._volume, views if set(wanted) <= set(views) else wanted, self.registration, self.path)
 
     def set_registration(self, registration: Registration, plan: Plan, path: Trajectory) -> None:

@@ -86,10 +86,21 @@ def remove(host: Host, role: str, keep: Callable[[str], bool] | None = None) -> 
             extra = [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())] if node.IsA("vtkMRMLDisplayableNode") else []
             if node.IsA("vtkMRMLStorableNode"):
                 extra.append(node.GetStorageNode())
+            _forget_item(host, node)
             host.scene.RemoveNode(node)
             for other in filter(None, extra):
                 host.scene.RemoveNode(other)
     _look_again()
+
+
+def _forget_item(host: Host, node: Any) -> None:
+    """Take a node's item out of the subject hierarchy, which the application does by itself and a plain scene does not."""
+    import slicer
+
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    item = tree.GetItemByDataNode(node) if tree is not None else 0
+    if item:
+        tree.RemoveItem(item, False, False)
 
 
 def set_reference(owner: Any, role: str, nodes: list[Any]) -> None:

@@ -213,7 +213,7 @@ class Planner:
         FluoroGuideError
             There were such points.
         """
-        views = [self._session.xrays.image(x).view for x in xrays if x is not None and self._session.xrays.has_geometry(x)]
+        views = [self._session.xrays.view(x) for x in xrays if x is not None and self._session.xrays.has_geometry(x)]
         for i in reversed(range(node.GetNumberOfControlPoints())):
             point = lps_from_ras(np.array(node.GetNthControlPointPositionWorld(i), float))
             if any(abs((point - view.detector_center_mm) @ view.beam) < ON_DETECTOR_MM for view in views):

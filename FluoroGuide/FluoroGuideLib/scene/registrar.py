@@ -162,13 +162,13 @@ class Registrar:
 
     def landmark_job(self, volume: Any, xrays: Sequence[Any]) -> Any:
         """How well the landmarks fit together, worked out in the engine; its result is a ``LandmarkRegistration``."""
-        views = [self._session.xrays.image(node).view for node in xrays]
+        views = [self._session.xrays.view(node) for node in xrays]
         return self._session.engine.run("landmarks", views=views, pairs=self.landmarks.pairs(volume, views), expected=None)
 
     def preview_job(self, volume: Any, xray: Any, pose: np.ndarray, longest_px: int) -> Any:
         """The DRR at a pose as the X-ray's view shows it, worked out in the engine; see ``engine.tasks.drr``."""
         return self._session.engine.run(
-            "drr", volume=self.handle(volume), view=self._session.xrays.image(xray).view, pose=np.asarray(pose, float), longest_px=longest_px)
+            "drr", volume=self.handle(volume), view=self._session.xrays.view(xray), pose=np.asarray(pose, float), longest_px=longest_px)
 
     # ---- into the scene -----------------------------------------------------------------------------------------------
     def accept(self, registration: Registration, made: Made, plan: Plan) -> None:

@@ -7,6 +7,7 @@ overlays and the locks of the X-ray views.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from .recorder import Recorder
 from .registrar import Registrar
 from .structures import Structures
 from .xray_slots import XraySlots
+
+MAIN_THREAD_IMPORTS = ("scipy.special", "scipy.spatial.transform", "scipy.ndimage")
+"""What the panel needs in the middle of a procedure and takes 0.1 s or more to import the first time: taken when the module is opened."""
 
 
 class CaseSession:
@@ -61,8 +65,10 @@ class CaseSession:
         return self._engine
 
     def warm_up(self) -> None:
-        """Let the registration process start and compile while the user plans."""
+        """Let the registration process start and compile while the user plans; what would hold the window up later is imported now."""
         self.engine.warm_up()
+        for name in MAIN_THREAD_IMPORTS:
+            importlib.import_module(name)
 
     def close(self) -> None:
         """End the registration process and let go of the views."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FluoroGuideError
-from ..geometry.carm import describe_angles
+from ..geometry.carm import CArmView, describe_angles
 from ..imaging.geometry_report import GeometryReport
 from ..imaging.preprocess import Normalized
 from ..imaging.xray import XrayImage
 from ..record.record import utc_now
 from .geometry_table import ROLE_TABLE, build_geometry_table
 from .nodes import KEY, find, find_all, obtain, references, set_reference, text_value, vtk_matrix
-from .xray_view import UprightLock, build_xray, ijk_to_ras, read_xray_node, show_upright
+from .xray_view import UprightLock, build_xray, ijk_to_ras, read_view, read_xray_node, show_upright
 
 if TYPE_CHECKING:
     from .session import CaseSession
@@ -135,9 +135,23 @@ class XraySlots:
         FluoroGuideError
             The node has none: it was not loaded by FluoroGuide.
         """
+        self._must_have_geometry(node)
+        return read_xray_node(node)
+
+    def view(self, node: Any) -> CArmView:
+        """The C-arm view of an X-ray node: :meth:`image` without the pixels, for what is asked often.
+
+        Raises
+        ------
+        FluoroGuideError
+            The node has none.
+        """
+        self._must_have_geometry(node)
+        return read_view(node)
+
+    def _must_have_geometry(self, node: Any) -> None:
         if not self.has_geometry(node):
             raise FluoroGuideError("The X-ray has no C-arm geometry", node.GetName(), "Load its file with the Load button of the X-ray section")
-        return read_xray_node(node)
 
     def describe(self, node: Any) -> str:
         """``"LAO 30.0, SID 1100 mm, 512 x 512 pixels of 0.300 mm"`` and what was assumed."""
@@ -152,7 +166,7 @@ class XraySlots:
         self.release()
         for index, node in enumerate(nodes):
             if node is not None and self.has_geometry(node):
-                view = read_xray_node(node).view
+                view = read_view(node)
                 self._locks.append(UprightLock(show_upright(self._session.host, view, node, index), view))
 
     def release(self) -> None:

@@ -124,6 +124,13 @@ def window_of(image: XrayImage) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1.0)
 
 
+def read_view(node: Any) -> CArmView:
+    """The C-arm view of a volume node made by :func:`build_xray`, without its pixels."""
+    import json
+
+    return CArmView.from_dict(json.loads(references(node, "facts")[0].GetText())["view"])
+
+
 def read_xray_node(node: Any) -> XrayImage:
     """The :class:`XrayImage` kept in a volume node made by :func:`build_xray`."""
     import json

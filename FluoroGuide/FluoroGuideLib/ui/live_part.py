@@ -86,7 +86,7 @@ class LivePart(Section):
         choice, node = self.choice(), self.panel.xray(self.slot)
         if choice.kind == "volume" and view_of(choice.node) is not None:
             return None
-        return self.session.xrays.image(node).view if node is not None and self.session.xrays.has_geometry(node) else None
+        return self.session.xrays.view(node) if node is not None and self.session.xrays.has_geometry(node) else None
 
     # ---- running ------------------------------------------------------------------------------------------------------
     def _missing(self) -> str:

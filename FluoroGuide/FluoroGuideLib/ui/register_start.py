@@ -179,7 +179,7 @@ class StartChoice:
         if p is None or panel.missing_inputs():
             return
         plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
-        views = {i: self.session.xrays.image(panel.xray(i)).view for i in (0, 1) if panel.xray(i) is not None}
+        views = {i: self.session.xrays.view(panel.xray(i)) for i in (0, 1) if panel.xray(i) is not None}
         target = target_of(list(plan.target_points().values()), p.volume.GetOrigin())
         self._grip = PoseGrip(lambda: self.session.host, views, self.session.registrar.start_pose(plan), target)
         for index in views:

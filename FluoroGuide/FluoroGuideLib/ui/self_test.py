@@ -135,13 +135,13 @@ class PanelSteps:
             self.click(ui.fgLoadAButton)
             self.until(lambda: not self.panel.xrays_section.reading.running, "reading the X-ray")
             self.test.assertIs(p.xrayA, before, "the slot keeps its node")
-            view = self.panel.session.xrays.image(p.xrayA).view
+            view = self.panel.session.xrays.view(p.xrayA)
             points = np.array([[0.0, 0, 0], [40, -30, 50], [-20, 60, -35]])
             np.testing.assert_allclose(view.project(points), image.view.project(points), atol=0.05)  # tags are rounded decimals
             row = next(r for r in range(ui.fgGeometryTable.rowCount) if ui.fgGeometryTable.item(r, 0).text().startswith("SID"))
             for value in ("1050 mm", f"{image.view.sid_mm:g} mm"):
                 ui.fgGeometryTable.item(row, 1).setText(value)
                 self.until(lambda: not self.panel.xrays_section.reading.running, "reading it again")
-                self.test.assertAlmostEqual(self.panel.session.xrays.image(p.xrayA).view.sid_mm, float(value.split()[0]), places=3)
+                self.test.assertAlmostEqual(self.panel.session.xrays.view(p.xrayA).sid_mm, float(value.split()[0]), places=3)
         self.click(ui.fgKeepButton)
         self.test.assertEqual(ui.fgReferenceTable.rowCount, 1)
