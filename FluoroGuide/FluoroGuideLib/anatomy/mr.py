@@ -15,6 +15,8 @@ from .mr_tissue import AIR_LEVEL, AIR_LEVEL_T2, GRID_MM, Tissue, classify, isotr
 
 AIR, FAT, SOFT, FLUID, MARROW, CORTEX = (WATER * f for f in (0.0, 0.91, 1.04, 1.01, 1.14, 1.75))
 """Attenuation of the classes, 1/mm: HU -1000, -90, 40, 10, 140 and 750 by the definition of HU."""
+LUNG = WATER * 0.14
+"""Of lung: HU -860."""
 SHELL_PER_MM = WATER * 1.4
 """Attenuation of the shell put around labelled bone: thinner than a voxel, so less than cortex itself."""
 SHELL_MM = 1.2
@@ -73,7 +75,7 @@ def attenuation_from_mr(
         what = f"{name or 'MR volume'}, {min(image.GetSize())} slices"
         raise FluoroGuideError("The MR series has too few slices to register: it is a localizer", what, "Choose the planning series")
     grid = isotropic(image, grid_mm)
-    tissue = classify(grid, AIR_LEVEL_T2 if contrast == "T2" else AIR_LEVEL)
+    tissue = classify(grid, AIR_LEVEL_T2 if contrast == "T2" else AIR_LEVEL, contrast in SUPPRESSED)
     attenuation, uncertainty = _attenuation(tissue, contrast)
     made, spread = (sitk.GetImageFromArray(np.ascontiguousarray(a, np.float32)) for a in (attenuation, uncertainty))
     made.CopyInformation(grid)
@@ -110,21 +112,18 @@ def with_labels(volume: MrVolume, labels: object, part_names: dict[int, str] | N
 
 def _attenuation(tissue: Tissue, contrast: str) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation and its standard deviation, 1/mm, [k, j, i]."""
-    from scipy.ndimage import gaussian_filter
-
     values = _values(tissue)
     base = _soft_scale(values, tissue, contrast)
-    thin = tissue.thin_dark
-    # cortex comes in sheets around marrow: single dark lines (vessels, fascia) have fewer dark neighbours
-    near = gaussian_filter(thin, 8.0 / tissue.image.GetSpacing()[0])
-    bony = np.clip(near / 0.12, 0, 1) * (tissue.depth_mm > 0)
-    mu = base + thin * (0.35 + 0.65 * bony) * (CORTEX - base)
-    marrow = bony * (1 - thin) * (1 - tissue.wide_dark)
+    thin, bony = tissue.thin_dark, tissue.bony
+    # cortex comes in sheets around marrow: single dark lines (vessels, fascia) have fewer dark neighbours, and stay what they are
+    mu = base + thin * bony * (CORTEX - base)
+    suppressed = contrast in SUPPRESSED
+    air = _air(values, tissue) if suppressed else tissue.air
+    marrow = bony * (1 - thin) * (1 - (tissue.wide_dark if suppressed else air))
     mu += 0.5 * marrow * np.maximum(MARROW - base, 0)
     spread = 0.0006 + 0.004 * thin * (1 - bony) + 0.0015 * marrow
-    air = _air(values, tissue) if contrast in SUPPRESSED else tissue.wide_dark
-    mu += air * (AIR - mu)
-    spread = spread + 0.012 * np.where(contrast in SUPPRESSED, 0.3 * tissue.wide_dark + air * (1 - air), air * (1 - air))
+    mu += air * (np.where(tissue.lung, LUNG, AIR) - mu)
+    spread = spread + 0.012 * (0.3 * tissue.wide_dark + air * (1 - air) if suppressed else air * (1 - air))
     inside = np.clip(tissue.depth_mm / 1.5 + 0.5, 0, 1)
     return (mu * inside * tissue.body).astype(np.float32), (spread * tissue.body).astype(np.float32)
 
@@ -151,7 +150,8 @@ def _values(tissue: Tissue) -> np.ndarray:
 
 def _soft_scale(values: np.ndarray, tissue: Tissue, contrast: str) -> np.ndarray:
     """Attenuation of what is not dark: fat, muscle, fluid by signal."""
-    level = values[tissue.body & (tissue.wide_dark < 0.2) & (tissue.thin_dark < 0.2)]
+    dark = tissue.wide_dark if contrast in SUPPRESSED else tissue.air
+    level = values[tissue.body & (dark < 0.2) & (tissue.thin_dark < 0.2)]
     low, middle, high = np.percentile(level, [15, 50, 90])
     if contrast in SUPPRESSED:  # dark is fat or fat marrow, bright is fluid
         return np.interp(values, [0.0, low, middle, high], [FAT, FAT, SOFT, FLUID]).astype(np.float32)

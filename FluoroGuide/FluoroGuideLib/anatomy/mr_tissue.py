@@ -1,8 +1,11 @@
 """Tissue classes of an MR volume: body, air, thin dark layers (cortex), and where signal alone cannot tell.
 
 MR shows neither air nor cortical bone: both are dark.  What tells them apart is shape: cortex is a thin dark layer between brighter
-tissues, air a larger dark space.  A black top-hat (grey-value closing minus image; J. Serra, Image Analysis and Mathematical Morphology,
-1982) shows the first and leaves the second.
+tissues, and many of them come together; air is a dark space, small ones (gas) only where no cortex is near.  A black top-hat (grey-value
+closing minus image) shows the first, an opening of the dark voxels the second (J. Serra, Image Analysis and Mathematical Morphology, 1982).
+
+Where air ends matters most: with true air in place of the air found, four design cases of a thorax went from 1.1 to 0.3 mm, with true bone
+only to 0.6 mm.  So voxels at its border are divided by their signal.
 """
 
 from __future__ import annotations
@@ -18,8 +21,13 @@ GRID_MM = 1.5
 THIN_MM = 4.0
 """A dark layer thicker than about twice this is not cortex."""
 BIAS_GRID_MM = 7.0
-AIR_LEVEL, AIR_LEVEL_T2 = 0.25, 0.18
-"""In T2 flowing blood is nearly as dark as air: the limit is then lower, and lung stays less dark than it is."""
+AIR_LEVEL, AIR_LEVEL_T2 = 0.33, 0.22
+"""Signal below which a voxel is dark, in units of muscle; in T2 flowing blood is nearly as dark as air: the limit is then lower."""
+WIDE_LEVEL = 0.25
+CORTEX_REACH_MM, CORTEX_LEAST, CORTEX_RANGE = 8.0, 0.03, 0.12
+"""Share of thin dark layers around a voxel, smoothed over the first, from which on (second) and over which range they count as cortex."""
+LUNG_MM3 = 150e3
+"""Dark spaces larger than this are lung."""
 SKIN_MM = 6.0
 """Dark layers closer to the skin than this are skin, not bone."""
 
@@ -42,6 +50,12 @@ class Tissue:
         Depth below the skin.
     fat_level
         Signal of the tissue just below the skin: fat.
+    air
+        0..1: how much of the voxel is air or lung, where fat is bright.
+    bony
+        0..1: how far the thin dark layers around are many enough to be cortex.
+    lung
+        bool: dark spaces large enough to be lung, with their border.
     """
 
     image: object
@@ -50,6 +64,9 @@ class Tissue:
     wide_dark: np.ndarray
     depth_mm: np.ndarray
     fat_level: float
+    air: np.ndarray
+    bony: np.ndarray
+    lung: np.ndarray
 
 
 def isotropic(image: object, spacing_mm: float = GRID_MM) -> object:
@@ -148,29 +165,96 @@ def sitk_values(image: object) -> np.ndarray:
     return sitk.GetArrayViewFromImage(image)
 
 
-def classify(image: object, air_level: float = AIR_LEVEL) -> Tissue:
+def classify(image: object, air_level: float = AIR_LEVEL, fat_is_dark: bool = False) -> Tissue:
     """Body, dark layers and dark spaces of an MR on an isotropic grid (:func:`isotropic`).
 
-    ``air_level``: signal below which a wide dark space is air, in units of the middle tissues'.
+    ``air_level``: signal below which a voxel is dark, in units of muscle; ``fat_is_dark``: what is dark may be fat, so no air is claimed.
     """
     import SimpleITK as sitk
 
     body = body_mask(image)
     flat = without_shading(image, body)
-    values = sitk.GetArrayFromImage(flat)
-    outside = sitk.GetImageFromArray(body.astype(np.uint8))
-    outside.CopyInformation(image)
-    padded = sitk.ZeroFluxNeumannPad(outside, [2] * 3, [2] * 3)  # where the scan ends is not the skin
-    depth = sitk.SignedMaurerDistanceMap(padded, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    depth_mm = sitk.GetArrayFromImage(sitk.Crop(depth, [2] * 3, [2] * 3)).astype(np.float32)
-    closed = _closed(values, round(THIN_MM / min(image.GetSpacing()) * 0.75))
+    values, spacing = sitk.GetArrayFromImage(flat), min(image.GetSpacing())
+    depth_mm = _depth(image, body)
+    closed = _closed(values, round(THIN_MM / spacing * 0.75))
     level = max(float(np.percentile(values[body], 40)), 1e-3)
     thin = np.clip((closed - values) / np.maximum(closed, 0.35 * level), 0, 1)
-    thin = np.where(body & (depth_mm > SKIN_MM), np.clip((thin - 0.25) / 0.5, 0, 1), 0)
-    wide = np.where(body, np.clip(1.6 - closed / (air_level * level), 0, 1), 1)
+    thin = np.where(body & (depth_mm > SKIN_MM), np.clip((thin - 0.25) / 0.5, 0, 1), 0).astype(np.float32)
+    wide = np.where(body, np.clip(1.6 - closed / (WIDE_LEVEL * level), 0, 1), 1)
     ring = body & (depth_mm > 4.0) & (depth_mm < 9.0)
     fat = float(np.median(values[ring])) if ring.any() else 1.0
-    return Tissue(flat, body, thin.astype(np.float32), wide.astype(np.float32), depth_mm, fat)
+    if fat_is_dark:
+        air, near, bony, lung = np.zeros_like(thin), np.zeros(body.shape, bool), _bony(thin, depth_mm, 0.0, spacing), np.zeros(body.shape, bool)
+    else:
+        air, near, bony, lung = _air_and_cortex(values, body, depth_mm, thin, air_level, spacing)
+    return Tissue(flat, body, thin * ~near, wide.astype(np.float32), depth_mm, fat, air, bony, lung)
+
+
+def _depth(image: object, body: np.ndarray) -> np.ndarray:
+    """Depth below the skin, mm, float32; where the scan ends is not the skin."""
+    import SimpleITK as sitk
+
+    mask = sitk.GetImageFromArray(body.astype(np.uint8))
+    mask.CopyInformation(image)
+    padded = sitk.ZeroFluxNeumannPad(mask, [2] * 3, [2] * 3)
+    depth = sitk.SignedMaurerDistanceMap(padded, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    return sitk.GetArrayFromImage(sitk.Crop(depth, [2] * 3, [2] * 3)).astype(np.float32)
+
+
+def _air_and_cortex(
+    values: np.ndarray, body: np.ndarray, depth_mm: np.ndarray, thin: np.ndarray, air_level: float, spacing_mm: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(share of air, bool air and its border, share of cortex, bool lung), [k, j, i].
+
+    Fixed steps of whole voxels on the standard grid of 1.5 mm: an opening by 2 finds lung and bowel, one by 1 smaller gas.
+    """
+    from scipy.ndimage import gaussian_filter, maximum_filter
+
+    bright = values[body & (values > 0.22)]
+    muscle = float(np.percentile(bright, 20)) if bright.size else 1.0
+    limit = air_level * muscle
+    dark, surely = gaussian_filter(values, 0.7) < limit, values < 1.2 * limit
+    wide = _opened(dark, 2) & surely
+    bony = _bony(thin * ~_dilated(wide, 2), depth_mm, CORTEX_LEAST, spacing_mm)
+    air = wide | (_opened(dark, 1) & surely & (bony < 0.5))
+    near = _dilated(air, 2)
+    inside = values[air & body]
+    lowest = float(np.median(inside)) if inside.size else 0.0
+    beside = np.maximum(maximum_filter(values, 5), muscle)
+    share = np.where(near, np.clip(1 - (values - lowest) / np.maximum(beside - lowest, 1e-3), 0, 1), 0)
+    return share.astype(np.float32), near, bony, _lung(air & body & (depth_mm > 4.0), spacing_mm)
+
+
+def _bony(thin: np.ndarray, depth_mm: np.ndarray, least: float, spacing_mm: float) -> np.ndarray:
+    """How far the thin dark layers around each voxel are many enough to be cortex, 0..1, float32."""
+    from scipy.ndimage import gaussian_filter
+
+    density = gaussian_filter(thin, CORTEX_REACH_MM / spacing_mm)
+    return (np.clip((density - least) / CORTEX_RANGE, 0, 1) * (depth_mm > 0)).astype(np.float32)
+
+
+def _lung(air: np.ndarray, spacing_mm: float) -> np.ndarray:
+    import SimpleITK as sitk
+
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(air.astype(np.uint8)))
+    return _dilated(sitk.GetArrayFromImage(sitk.RelabelComponent(parts, max(1, int(LUNG_MM3 / spacing_mm**3)))) > 0, 2)
+
+
+def _opened(mask: np.ndarray, radius: int) -> np.ndarray:
+    """What a ball of ``radius`` voxels fits into, and one voxel more around it; beyond the border the mask goes on."""
+    import SimpleITK as sitk
+
+    pad = radius + 2
+    image = sitk.GetImageFromArray(np.pad(mask, pad, mode="edge").astype(np.uint8))
+    core = sitk.BinaryErode(image, [radius] * 3, sitk.sitkBall, 0, 1, False)
+    grown = sitk.GetArrayViewFromImage(sitk.BinaryDilate(core, [radius + 1] * 3, sitk.sitkBall))
+    return grown[pad:-pad, pad:-pad, pad:-pad] > 0
+
+
+def _dilated(mask: np.ndarray, radius: int) -> np.ndarray:
+    import SimpleITK as sitk
+
+    return sitk.GetArrayFromImage(sitk.BinaryDilate(sitk.GetImageFromArray(mask.astype(np.uint8)), [radius] * 3, sitk.sitkBall)) > 0
 
 
 def _closed(values: np.ndarray, radius: int) -> np.ndarray:

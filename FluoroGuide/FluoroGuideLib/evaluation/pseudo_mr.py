@@ -112,10 +112,28 @@ def _signal(ct: object, labels: object, table: tuple[float, ...]) -> object:
     hu, bone = sitk.GetArrayFromImage(ct).astype(np.float32), sitk.GetArrayViewFromImage(labels) > 0
     soft = np.interp(hu, [-950, -800, -350, -200, -130, -60, -5, 12, 45, 90, 160, 400], [air, lung, lung, fat, fat, fat, fluid, fluid, muscle,
                                                                                        muscle, vessel, vessel])
+    soft = np.where(_beside_air(hu), _mixed_with_air(hu, soft, lung), soft)
     hard = np.interp(hu, [-130, 0, MARROW_HU, 280, CORTEX_HU, 700], [fat, marrow, marrow, 0.8 * marrow, 0.25 * marrow + 0.75 * cortex, cortex])
     result = sitk.GetImageFromArray(np.where(bone, hard, soft).astype(np.float32))
     result.CopyInformation(ct)
     return result
+
+
+def _beside_air(hu: np.ndarray) -> np.ndarray:
+    """Voxels that air or lung and something else share: between the two by HU, with lung or air among their neighbours; bool."""
+    from scipy.ndimage import minimum_filter
+
+    return (hu > -800.0) & (hu < -60.0) & (minimum_filter(hu, 3) < -700.0)
+
+
+def _mixed_with_air(hu: np.ndarray, soft: np.ndarray, lung: float) -> np.ndarray:
+    """Signal in proportion to the share of tissue: by HU alone half lung, half muscle would pass for fat."""
+    from scipy.ndimage import maximum_filter
+
+    full = np.clip(maximum_filter(hu, 3), -60.0, 60.0)
+    share = np.clip((hu + 800.0) / (full + 800.0), 0, 1)
+    near = maximum_filter(np.where(hu > -130.0, soft, 0.0), 3)
+    return lung + share * (np.where(near > 0, near, soft) - lung)
 
 
 def _grid(ct: object, options: PseudoMrOptions) -> object:

@@ -12,7 +12,7 @@ import numpy as np
 import registration_rigid as rigid_part
 import SimpleITK as sitk
 
-from FluoroGuideLib.anatomy.mr import MrVolume, attenuation_from_mr
+from FluoroGuideLib.anatomy.mr import MrVolume, attenuation_from_mr, with_labels
 from FluoroGuideLib.evaluation.protocol import perturbed_start
 from FluoroGuideLib.evaluation.pseudo_mr import PseudoMrOptions, pseudo_mr
 from FluoroGuideLib.evaluation.sample import thorax_ct
@@ -49,6 +49,11 @@ def planned(name: str, contrast: str, plane: str, group: int) -> tuple[MrVolume,
     options = PseudoMrOptions(contrast=contrast, plane=plane, bias=0.25, noise=0.025)
     image, labels, distortion = pseudo_mr(ct, options, np.random.default_rng([group, 77]), bones)
     return attenuation_from_mr(image, CONTRAST_NAMES.get(contrast, contrast), f"{name} {contrast}"), labels, distortion
+
+
+def refined(name: str, volume: MrVolume, labels: object) -> MrVolume:
+    """The MR as a user would have it: of the pelvis with its bones segmented, of the thorax without."""
+    return with_labels(volume, labels) if name == "pelvis" else volume
 
 
 def vertebrae(labels: object) -> object:
