@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import FluoroGuideError
-from .volume_checks import MOST_PACKED, BoundedFile, check_file, check_promise
+from .volume_checks import MOST_PACKED, BoundedFile, check_file, check_kinds, check_promise
 
 WATER_ATTENUATION_PER_MM = 0.02
 """Linear attenuation of water, 1/mm, at a typical effective energy of fluoroscopy (about 65-70 keV; DESIGN 3)."""
@@ -166,7 +166,8 @@ def _headers(folder: Path) -> dict[str, list[tuple[Path, object]]]:
                 bounded = BoundedFile(file, path.stat().st_size)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what is wrong with a file is told in one sentence below
-                    header = pydicom.dcmread(bounded, stop_before_pixels=True, specific_tags=list(_SLICE_TAGS))
+                    header = pydicom.dcmread(bounded, stop_before_pixels=True)
+                check_kinds(header)
                 if "Rows" in header:
                     bounded.check_pixels()
             uid = str(header.get("SeriesInstanceUID", ""))

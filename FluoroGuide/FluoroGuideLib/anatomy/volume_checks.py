@@ -9,18 +9,22 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import FluoroGuideError
+from ..geometry.metaimage import check_metaimage
 
 MAX_VOXELS = 2_000_000_000
 MOST_PACKED = 1100
 """No file holds more than this many times its size: deflate packs 1032 to 1 at best."""
 _LARGEST = 1e7
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+"""VRs with a length of four bytes (DICOM PS3.5, 7.1.2)."""
 _NEXT = "Export it again"
 
 
 def check_file(path: Path, what: str) -> None:
-    """Raise for a damaged ``.gz`` file and for a NIfTI header with geometry that is no number; ``what`` names the file's role.
+    """Raise for a damaged ``.gz`` file and for a NIfTI or MetaImage header with geometry that is no number; ``what`` names the file's role.
 
-    ITK's NIfTI reader loops for ever over an infinite element of the sform matrix (found by the proof ``fuzz_readers``).
+    ITK's NIfTI reader loops for ever over an infinite element of the sform matrix (found by the proof
+    ``fuzz_readers``).
     """
     name = path.name.lower()
     packed = name.endswith(".gz")
@@ -31,6 +35,8 @@ def check_file(path: Path, what: str) -> None:
         _check_gzip(path, what)
     if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
         _check_nifti(_start(path), path.name, what)
+    if name.endswith((".mha", ".mhd")):
+        check_metaimage(path, what)
 
 
 def _check_gzip(path: Path, what: str) -> None:
@@ -98,13 +104,40 @@ class BoundedFile:
         (length,) = struct.unpack("<I", head[8:12] if long else head[4:8])
         if length == 0xFFFFFFFF:  # compressed frames
             return
-        end = place + (12 if long else 8) + length
-        if end > self._size:
-            raise EOFError
-        self._file.seek(end)
-        group = self._file.read(2)
-        if group and struct.unpack("<H", group.ljust(2, b"\0"))[0] <= 0x7FE0:  # private groups, signatures and padding may follow
-            raise EOFError
+        self._check_rest(place + (12 if long else 8) + length)
+
+    def _check_rest(self, place: int) -> None:
+        """Raise EOFError unless what follows the pixels (private groups, signatures, padding) ends with the file."""
+        while True:
+            if place > self._size:
+                raise EOFError
+            self._file.seek(place)
+            head = self._file.read(12)
+            if len(head) < 8:
+                return
+            if struct.unpack("<H", head[:2])[0] <= 0x7FE0:
+                raise EOFError
+            size, length = 8, struct.unpack("<I", head[4:8])[0]  # implicit VR
+            if head[4:6].isalpha() and head[4:6].isupper():
+                long = head[4:6] in _LONG
+                size, length = (12, struct.unpack("<I", head[8:12].ljust(4, b"\0"))[0]) if long else (8, struct.unpack("<H", head[6:8])[0])
+            if length == 0xFFFFFFFF:  # a sequence that ends with a mark
+                return
+            place += size + length
+
+
+def check_kinds(header: object) -> None:
+    """Raise ValueError when an element of a pydicom dataset, or of its file meta information, is of a kind (VR) that DICOM does not know.
+
+    GDCM takes the next four bytes for its length and asks for that much memory.
+    """
+    from pydicom.valuerep import STANDARD_VR
+
+    known = {None, *(str(vr.value) for vr in STANDARD_VR)}
+    for dataset in (header, header.file_meta):
+        kinds = {dataset.get_item(tag).VR for tag in dataset.keys()}  # noqa: SIM118 - elements stay as they are in the file
+        if unknown := {None if kind is None else str(getattr(kind, "value", kind)) for kind in kinds} - known:
+            raise ValueError(str(unknown))
 
 
 def check_promise(reader: object, path: Path, what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FluoroGuideError
+from ..geometry.metaimage import check_metaimage
 from .dicom_xa import XrayRun, picture_run, read_run
 from .geometry_card import check_card, read_geometry_card
 from .geometry_report import GeometryReport, ReportEntry, geometry_report, report_text
@@ -66,6 +67,7 @@ def _read_picture(path: Path) -> np.ndarray:
     """(frames, rows, columns) of a picture file; a picture without third dimension is one frame."""
     import SimpleITK as sitk
 
+    check_metaimage(path, "picture")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -127,6 +127,23 @@ def test_a_missing_slice_is_refused(tmp_path):
         read_volume(tmp_path / "gap")
 
 
+@pytest.mark.parametrize("where", ["behind the pixels", "kind of an element"])
+def test_a_slice_that_makes_gdcm_take_gigabytes_is_refused_before(tmp_path, where):
+    write_series(tmp_path / "ct", 4, "1.2.3.5")
+    path = tmp_path / "ct" / "1.2.3.5_2.dcm"
+    data = path.read_bytes()
+    if where == "behind the pixels":
+        assert read_volume(tmp_path / "ct").GetSize() == (6, 4, 4)
+        path.write_bytes(data + b"\xfc\xff\xfc\xffOB\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00")  # trailing padding of 4 bytes: allowed
+        assert read_volume(tmp_path / "ct").GetSize() == (6, 4, 4)
+        path.write_bytes(data + b"\x48\xfe\x51\x03UN\x00\x00\xf0\xff\xff\xff")  # 4 GB promised
+    else:
+        assert data.count(b"\x02\x00\x03\x00UI") == 1
+        path.write_bytes(data.replace(b"\x02\x00\x03\x00UI", b"\x02\x00\x03\x00UJ"))
+    with pytest.raises(FluoroGuideError, match="file of the folder is damaged"):
+        read_volume(tmp_path / "ct")
+
+
 def test_real_ct_and_mr(data_dir):
     image = read_volume(data_dir / "ct_pelvis_visible_human_female" / "vhf_pelvis_1mm.nii.gz")
     assert image.GetSize() == (450, 288, 150)
