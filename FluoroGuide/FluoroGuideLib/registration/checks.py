@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from ..imaging.xray import XrayImage
 from .refine import Refined, refine
 from .similarity import Level
 from .volume import MovingVolume
+
+if TYPE_CHECKING:
+    from .parts import BodiesLevel, Poses
 
 CHECK_MM, CHECK_RADIUS = 3.0, 5
 """Level at which poses are compared: fine enough to tell a vertebra from the next, coarse enough to be quick."""
@@ -34,6 +38,8 @@ class Evidence:
         Per view: how far the target moves in the view's plane when that view is refined without the other (empty for one view).
     level_ratio, level_mm
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
+    bone
+        For a bone's own pose, per view: how strongly its own shadow is found there, as a part of how strongly all around it is.
     """
 
     straight: tuple[float, ...] = ()
@@ -41,6 +47,7 @@ class Evidence:
     alone_mm: tuple[float, ...] = ()
     level_ratio: float = np.inf
     level_mm: float = 0.0
+    bone: tuple[float, ...] = ()
 
 
 def evidence(
@@ -102,3 +109,25 @@ def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayIm
         if gone > 0.6 * LEVEL_LEAST_MM:  # else it came back
             best = min(best, (found.evaluation.rank / here, gone))
     return best
+
+
+def bone_shares(level: BodiesLevel, poses: Poses) -> tuple[float, ...]:
+    """Per view: how strongly the bone's own shadow is found at its pose, as a part of how strongly everything around it is.
+
+    The X-ray is explained by a sum of the bone's shadow and of all the rest, both seen through the level's windows, each with a factor of
+    its own (least squares).  Where the bone is elsewhere its factor falls below the rest's, although the picture as a whole fits.
+    """
+    own = level.own()
+    shells = own._between(poses)
+    shares = []
+    for view in own.views:
+        pictures = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(own.projectors, shells, strict=True)]
+        total, inverse_std, _ = view.normalize(np.sum(pictures, axis=0))
+        mean = np.empty_like(total)
+        own.kernels.box_sum(np.ascontiguousarray(pictures[0] * view.mask), view.radius, mean)
+        bone = (pictures[0] - mean * view.inverse_count) * inverse_std * view.mask
+        columns = np.stack([bone, total - bone, view.mask], -1).reshape(-1, 3).astype(float)
+        weighted = columns * view.weight.reshape(-1, 1)
+        factors = np.linalg.solve(weighted.T @ columns + 1e-9 * np.eye(3), weighted.T @ view.fixed.ravel().astype(float))
+        shares.append(float(factors[0] / max(factors[1], 1e-3)))
+    return tuple(shares)

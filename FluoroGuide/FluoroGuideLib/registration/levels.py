@@ -19,7 +19,7 @@ from ..errors import CancelledError, FluoroGuideError
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from .answer import STRETCH_SHARE
-from .confidence import judge
+from .confidence import judge, looks_at_part
 from .parts import BodiesLevel, Part, PartOptions, Poses, _level, label_distance, register_part
 from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt
@@ -275,7 +275,7 @@ def _targets_of(bones: list[_Bone], targets: dict[str, np.ndarray] | None) -> di
 def _result(bone: _Bone, whole: Registration, targets: dict[str, np.ndarray]) -> Registration:
     """One bone's registration with its verdict."""
     center, poses = bone.level.center_mm, bone.poses
-    covariance = bone.level.covariance(poses)
+    covariance = looks_at_part(bone.level, poses).covariance(center)
     moved = max(float(np.linalg.norm(apply(poses[0], p) - apply(whole.pose, p))) for p in targets.values())
     between = float(np.linalg.norm(difference(poses[0], poses[1], center)[3:]))
     covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * between) ** 2
@@ -287,7 +287,7 @@ def _result(bone: _Bone, whole: Registration, targets: dict[str, np.ndarray]) ->
     flat = len(whole.views) == 1 or bool(whole.facts.get("in_plane_only"))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     rivals = [Refined(p[0], e, 0) for p, e in bone.rivals]
-    verdict, reasons = judge(Refined(poses[0], bone.evaluation, 0), rivals, widths, 1.0, 1 if flat else len(whole.views), center)
+    verdict, reasons = judge(Refined(poses[0], bone.evaluation, 0), rivals, widths, 1.0, 1 if flat else len(whole.views), center, part=True)
     facts = {
         "part": bone.part.name, "labels": [bone.label], "moved_against_surroundings_mm": moved, "in_plane_only": flat,
         "whole_pose_matrix": whole.pose.tolist(), "inverted_views": whole.facts.get("inverted_views", []),
