@@ -264,3 +264,30 @@ def test_command_line_through_cbct(ct, views, tmp_path, capsys, monkeypatch):
     assert np.allclose(read_tfm(tmp_path / "out" / "volume_to_volume.tfm"), between)
     assert main([*run, "--through", "x", "--bones", "y", "--bone", "1", "--output", str(tmp_path / "no")]) == 2
     assert "exclude each other" in capsys.readouterr().err
+
+
+def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
+    from FluoroGuideLib.anatomy.mr import MrVolume
+    from FluoroGuideLib.registration.mr import judged_as_mr
+
+    def judged(similarity, whole, reasons=(), **facts):
+        history = ({"stage": "1.5 mm", "similarity": [whole, 0.7]}, {"stage": "part", "similarity": [similarity] * 2})
+        covariance = np.diag([1e-8] * 3 + [0.01] * 3)
+        found = Registration(np.eye(4), "warn", tuple(reasons), (similarity, 0.9), covariance, np.zeros(3), tuple(views), history, facts=facts)
+        return judged_as_mr(found, MrVolume(None, "MR", contrast="T2", caveats=("thick slices",)), {"t": np.zeros(3)})
+
+    bone = {"part": "L4", "moved_against_surroundings_mm": 0.8, "checks": {"alone_mm": (0.4, 1.0), "level_ratio": 1.3}}
+    good = judged(0.2, 0.6, ["The X-ray and the volume look only partly alike (similarity 0.20)."], **bone)
+    assert good.verdict == "pass"
+    # 0.01 of the pose, 0.65^2 of the MR and (0.1 * 0.8)^2 of the motion: 0.439 mm^2 per axis; chi-square, three degrees, 95 %: 7.815
+    assert good.reasons == (f"{PLANNED} (T2): predicted error {np.sqrt(0.4389 * 7.815):.1f} mm (95 %).", "thick slices")
+    assert WHOLE_LOOK in judged(0.6, 0.6).reasons
+    assert judged(0.6, 0.6).verdict == "warn"
+    assert judged(0.2, 0.6, **{**bone, "moved_against_surroundings_mm": 5.0}).verdict == "warn"
+    assert judged(0.2, 0.2, **bone).verdict == "fail"  # another part of the body
+    assert judged(0.05, 0.6, **bone).verdict == "fail"
+    assert judged(0.2, 0.6, **{**bone, "checks": {"alone_mm": (4.0, 1.0)}}).verdict == "fail"
+    assert judged(0.2, 0.6, ["A fits the volume better as its mirror image: are left and right exchanged?"], **bone).verdict == "fail"
+    level = "A pose 22 mm along the spine fits as well: is it the right vertebra?"
+    assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 1.02}}).verdict == "warn"
+    assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 0.98}}).verdict == "fail"
