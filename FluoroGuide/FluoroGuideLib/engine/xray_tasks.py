@@ -51,4 +51,48 @@ def read(*, path: str, card: Mapping | None = None, frame: int | None = None, op
             "warnings": list(run.warnings)}
 
 
-TASKS = {"xray_read": read}
+def run_frames(*, path: str, card: Mapping | None = None, progress: Callable, cancelled: Callable) -> dict:
+    """All frames of an X-ray file as the scene shows them.
+
+    Returns
+    -------
+    dict
+        ``pixels`` (frames, rows, columns) uint16, normalised 0..1 times 65535, ``views``, ``times_s``.
+
+    Raises
+    ------
+    FluoroGuideError
+        The file cannot be read, or its geometry is incomplete.
+    """
+    import numpy as np
+
+    from ..errors import CancelledError
+    from ..imaging.live_normalize import StreamNormalizer
+
+    progress(0.02, "Reading the run")
+    run = _run(path, {k: v for k, v in (card or {}).items() if v is not None})
+    views = [run.view(frame) for frame in range(len(run.frames))]
+    mask = run.mask[0] if len(run.mask) == 1 else None
+    normalizer = StreamNormalizer(polarity=run.facts.get("told_polarity"), relationship=run.facts.get("intensity_relationship"), mask=mask)
+    pixels = np.empty((len(run.frames), *np.shape(run.frames[0])), np.uint16)
+    for frame in range(len(pixels)):
+        if cancelled():
+            raise CancelledError()
+        progress(0.1 + 0.9 * frame / len(pixels), "Normalising the run")
+        pixels[frame] = np.rint(np.clip(np.nan_to_num(normalizer(run.frames[frame]).pixels), 0, 1) * 65535)
+    return {"pixels": pixels, "views": views, "times_s": run_times_s(run)}
+
+
+def run_times_s(run: object) -> object:
+    """Time of each frame of a run after its first (N,), seconds; 15 frames a second when it does not say."""
+    import numpy as np
+
+    from ..imaging.live_replay import DEFAULT_FRAME_TIME_MS
+
+    vector = run.facts.get("frame_times_ms")
+    if vector is not None:
+        return np.asarray(vector, float) / 1000
+    return np.arange(len(run.frames)) * run.facts.get("frame_time_ms", DEFAULT_FRAME_TIME_MS) / 1000
+
+
+TASKS = {"xray_read": read, "xray_run": run_frames}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _ = translator(__name__)
 ROLE_SUBTRACTION = "subtraction"
+MARK_STEPS = 20
+"""Changes of the needle's marks that can be taken back."""
 MARK_OFF_PLANE_MM = 1.0
 """A needle mark farther from the detector plane was not placed in the X-ray view."""
 
@@ -40,9 +42,11 @@ class Guidance:
         self.live = LiveGuidance(session)
         self.method = "manual"
         """How the marks of now came about: ``manual`` or ``automatic``."""
+        self._mark_steps: list[tuple] = []
 
     def forget(self, index: int | None = None) -> None:
-        """Drop the overlay of an X-ray, or of all before their scene is closed."""
+        """Drop the overlay of an X-ray, or of all before their scene is closed; marks of another picture do not come back."""
+        self._mark_steps = []
         if index is None:
             self.live.forget()
             self._overlays.clear()
@@ -107,6 +111,39 @@ class Guidance:
         if np.abs((points - view.detector_center_mm) @ view.beam).max() > MARK_OFF_PLANE_MM:
             raise FluoroGuideError("A needle mark does not lie on the X-ray", node.GetName(), "Mark the needle again in the X-ray view")
         return view.project(points)
+
+    # ---- going back ---------------------------------------------------------------------------------------------------
+    def _marked(self) -> tuple:
+        """Where the marks are now, RAS: per X-ray a tuple of points."""
+        nodes = [self.existing_mark_node(index) for index in (0, 1)]
+        return tuple(() if node is None else tuple(
+            tuple(node.GetNthControlPointPositionWorld(i)) for i in range(node.GetNumberOfDefinedControlPoints())) for node in nodes)
+
+    def remember_marks(self) -> None:
+        """Keep the marks as they are now, so that :meth:`undo_marks` comes back to them."""
+        now = self._marked()
+        if not self._mark_steps or self._mark_steps[-1] != now:
+            self._mark_steps = [*self._mark_steps, now][-MARK_STEPS:]
+
+    @property
+    def can_undo_marks(self) -> bool:
+        """Whether there were other marks before."""
+        now = self._marked()
+        return any(step != now for step in self._mark_steps)
+
+    def undo_marks(self) -> None:
+        """The marks as they were before the last change of them."""
+        now = self._marked()
+        while self._mark_steps and self._mark_steps[-1] == now:
+            self._mark_steps.pop()
+        before = self._mark_steps[-1] if self._mark_steps else ((), ())
+        for index, points in enumerate(before):
+            node = self.existing_mark_node(index)
+            if node is not None and points != now[index]:
+                node.RemoveAllControlPoints()
+                for point in points:
+                    node.AddControlPointWorld(*point)
+        self.method = "manual"
 
     def locate(self, xrays: Sequence[Any]) -> NeedlePose | None:
         """The needle from its marks in both X-rays, stored in the scene; None while marks are missing."""

@@ -12,11 +12,13 @@ fetches from a timer.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..engine.xray_tasks import run_times_s
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView, describe_angles
 from ..imaging.dicom_xa import XrayRun
@@ -149,38 +151,64 @@ def _same_view(one: CArmView | None, other: CArmView) -> bool:
 
 # ---- runs -------------------------------------------------------------------------------------------------------
 def build_run(host: Host, run: XrayRun, index: int, frames: range | None = None) -> RunBrowser:
-    """The frames of a run as a Sequence (time in s) at their detector planes, with a browser, shown in X-ray view ``index``."""
+    """The frames of a run as a Sequence (time in s) at their detector planes, with a browser, shown in X-ray view ``index``; all at once."""
     frames = range(len(run.frames)) if frames is None else frames
-    key, title = str(index), f"X-ray {view_name(index)[-1]} run"
-    sequence = obtain(host, "vtkMRMLSequenceNode", _RUN_ROLES[0], title, key)
-    sequence.RemoveAllDataNodes()
-    sequence.SetIndexName("time")
-    sequence.SetIndexUnit("s")
-    sequence.SetNumericIndexValueTolerance(1e-6)
-    times = _times_s(run)
+    times = run_times_s(run)
     mask = run.mask[0] if len(run.mask) == 1 else None
     normalizer = StreamNormalizer(polarity=run.facts.get("told_polarity"), relationship=run.facts.get("intensity_relationship"), mask=mask)
-    scratch = host.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
-    try:
-        for frame in frames:
-            _fill(scratch, normalizer(run.frames[frame]).pixels, run.view(frame))
-            sequence.SetDataNodeAtValue(scratch, f"{times[frame]:.6f}")
-    finally:
-        host.scene.RemoveNode(scratch)
-    browser = obtain(host, "vtkMRMLSequenceBrowserNode", _RUN_ROLES[1], title + " browser", key)
-    browser.RemoveAllSequenceNodes()
-    browser.AddSynchronizedSequenceNode(sequence)
-    steps = np.diff(times)
-    browser.SetPlaybackRateFps(float(1 / np.median(steps)) if len(steps) else 15.0)
-    browser.SetPlaybackLooped(True)
-    result = RunBrowser(host, browser, sequence, index)
-    result.select(0)
-    return result
+    filling = RunFilling(host, [run.view(f) for f in frames], times[list(frames)], lambda n: normalizer(run.frames[frames[n]]).pixels, index)
+    while not filling.step():
+        pass
+    return filling.result
 
 
-def _times_s(run: XrayRun) -> np.ndarray:
-    vector = run.facts.get("frame_times_ms")
-    return np.asarray(vector) / 1000 if vector is not None else np.arange(len(run.frames)) * run.facts.get("frame_time_ms", 1000 / 15) / 1000
+class RunFilling:
+    """Makes a run's Sequence frame by frame: :meth:`step` from a timer, until it returns True.
+
+    Parameters
+    ----------
+    views, times_s
+        Of each frame.
+    pixels_of
+        Number of a frame -> its pixels, bone bright, 0..1.
+    index
+        The X-ray view that shows the run.
+    """
+
+    def __init__(self, host: Host, views: Sequence[CArmView], times_s: np.ndarray, pixels_of: Callable[[int], np.ndarray], index: int) -> None:
+        self._host, self._views, self._times, self._pixels_of, self._index = host, views, np.asarray(times_s, float), pixels_of, index
+        self.done = 0
+        self.result: RunBrowser | None = None
+        self._title = f"X-ray {view_name(index)[-1]} run"
+        self._sequence = obtain(host, "vtkMRMLSequenceNode", _RUN_ROLES[0], self._title, str(index))
+        self._sequence.RemoveAllDataNodes()
+        self._sequence.SetIndexName("time")
+        self._sequence.SetIndexUnit("s")
+        self._sequence.SetNumericIndexValueTolerance(1e-6)
+
+    def step(self) -> bool:
+        """One frame, and after the last one the browser; True when all is there."""
+        if self.done < len(self._views):
+            scratch = self._host.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", self._title)
+            try:
+                _fill(scratch, self._pixels_of(self.done), self._views[self.done])
+                self._sequence.SetDataNodeAtValue(scratch, f"{self._times[self.done]:.6f}")
+            finally:
+                self._host.scene.RemoveNode(scratch)
+            self.done += 1
+            return False
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
+        browser = obtain(self._host, "vtkMRMLSequenceBrowserNode", _RUN_ROLES[1], self._title + " browser", str(self._index))
+        browser.RemoveAllSequenceNodes()
+        browser.AddSynchronizedSequenceNode(self._sequence)
+        steps = np.diff(self._times)
+        browser.SetPlaybackRateFps(float(1 / np.median(steps)) if len(steps) else 15.0)
+        browser.SetPlaybackLooped(True)
+        self.result = RunBrowser(self._host, browser, self._sequence, self._index)
+        self.result.select(0)
 
 
 def _fill(node: Any, pixels: np.ndarray, view: CArmView) -> None:

@@ -95,9 +95,7 @@ def remove(host: Host, role: str, keep: Callable[[str], bool] | None = None) -> 
 
 def _forget_item(host: Host, node: Any) -> None:
     """Take a node's item out of the subject hierarchy, which the application does by itself and a plain scene does not."""
-    import slicer
-
-    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    tree = host.scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")  # Slicer's own getter would make one
     item = tree.GetItemByDataNode(node) if tree is not None else 0
     if item:
         tree.RemoveItem(item, False, False)

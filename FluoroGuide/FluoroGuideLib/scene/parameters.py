@@ -58,6 +58,12 @@ class FluoroGuideParameterNode:
     sourceHost: str = "localhost"
     sourcePort: Annotated[int, WithinRange(1, 65535)] = 18944
     sourcePath: str = ""
+    secondKind: str = "none"
+    secondVolume: vtkMRMLVolumeNode | None
+    secondSequence: vtkMRMLSequenceNode | None
+    secondHost: str = "localhost"
+    secondPort: Annotated[int, WithinRange(1, 65535)] = 18945
+    secondPath: str = ""
     # ---- register
     searchAround: bool = True
     bones: vtkMRMLDisplayableNode | None

@@ -99,7 +99,8 @@ class Planner:
                 name = _free_name(node.GetName(), used | set(known))
             old = known.get(name)
             same = old is not None and np.allclose(points, [old.entry_lps_mm, old.target_lps_mm], atol=1e-6)
-            made = old if same else dataclasses.replace(old or Trajectory(name, *points), entry_lps_mm=points[0], target_lps_mm=points[1])
+            new = old or self._new_path(name, points, procedure)
+            made = old if same else dataclasses.replace(new, entry_lps_mm=points[0], target_lps_mm=points[1])
             trajectories.append(made)
             for attribute, value in ((ROLE, "trajectory"), (KEY, str(key)), (TRAJECTORY, name)):
                 if node.GetAttribute(attribute) != value:
@@ -107,6 +108,37 @@ class Planner:
         title = procedure.strip() or NOT_TOLD
         base = plan or Plan(title)
         return dataclasses.replace(base, procedure=title, trajectories=tuple(trajectories), volume_name=base.volume_name or "Volume")
+
+    def sizes(self, procedure: str) -> list[tuple[float, float]]:
+        """(gauge, length in mm) of the needles that a procedure names; none for free text."""
+        found = self.procedure(procedure)
+        needle = found.data["needle"] if found is not None else {"gauge": [], "length_mm": []}
+        return [(float(g), float(length)) for g in needle["gauge"] for length in needle["length_mm"]]
+
+    def _new_path(self, name: str, points: np.ndarray, procedure: str) -> Trajectory:
+        """A new needle: of the procedure's size when it names just one; of several the user chooses."""
+        sizes = self.sizes(procedure)
+        return Trajectory(name, *points, *(sizes[0] if len(sizes) == 1 else (None, None)))
+
+    def set_size(self, name: str, gauge: float | None, length_mm: float | None) -> Plan:
+        """Another size of a needle of the plan; None: not told.
+
+        Raises
+        ------
+        FluoroGuideError
+            There is no such needle, or the plan is locked.
+        """
+        old = text_value(self._session.host, "plan")
+        plan = Plan.from_dict(old) if old is not None else None
+        if plan is None or name not in [t.name for t in plan.trajectories]:
+            raise FluoroGuideError("The plan has no such needle", name, "Place it first")
+        if is_locked(plan):
+            raise FluoroGuideError("The plan is locked because its procedure has started", None, "Unlock it with a reason first")
+        paths = tuple(dataclasses.replace(t, gauge=gauge, needle_length_mm=length_mm) if t.name == name else t for t in plan.trajectories)
+        made = changed(dataclasses.replace(plan, trajectories=paths, extra={**plan.extra}), f"size of {name}")
+        self._remember(old)
+        build_plan(self._session.host, made, find(self._session.host, "pose"))
+        return made
 
     def lines(self) -> list[Any]:
         """The complete lines of the plan in their order."""

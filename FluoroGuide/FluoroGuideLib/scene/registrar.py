@@ -263,6 +263,11 @@ class Registrar:
         """Whether the registration was made from other nodes, or from other pixels, than these."""
         return bool(self.changed(volume, xrays))
 
+    def still_registered(self, node: Any, stamp: str) -> None:
+        """A node holds again the very pixels that a registration (its stamp) was made from."""
+        node.SetAttribute(STAMP, stamp)
+        self._registered[node.GetID()] = content_key(node)
+
     def changed(self, volume: Any, xrays: Sequence[Any]) -> tuple[str, ...]:
         """What was changed since the registration in the scene, one sentence each; empty without a registration."""
         stored = find(self._session.host, "registration")

@@ -24,7 +24,7 @@ from .registrar import Registrar
 from .structures import Structures
 from .xray_slots import XraySlots
 
-MAIN_THREAD_IMPORTS = ("scipy.special", "scipy.spatial.transform", "scipy.ndimage")
+MAIN_THREAD_IMPORTS = ("scipy.special", "scipy.spatial.transform", "scipy.ndimage", "PIL.PngImagePlugin")
 """What the panel needs in the middle of a procedure and takes 0.1 s or more to import the first time: taken when the module is opened."""
 
 

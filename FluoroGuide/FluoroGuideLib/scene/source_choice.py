@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FluoroGuideError
 from ..imaging.live import LiveSource
+from ..imaging.live_opening import Opener
 
 KINDS = ("volume", "folder", "igtl", "replay", "sequence")
+NONE = "none"
+"""No second source."""
+IN_SCENE = ("volume", "sequence")
+"""Kinds that read nodes: only the main thread may open them.  The others read files or the network."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,12 @@ class SourceChoice:
     path: str = ""
     host: str = "localhost"
     port: int = 18944
+
+    @property
+    def feeds(self) -> tuple:
+        """What it comes from: two sources with the same are one."""
+        told = {"volume": self.node, "sequence": self.node, "igtl": (self.host.strip(), self.port)}
+        return self.kind, told.get(self.kind, self.path)
 
     def missing(self) -> str:
         """What has still to be chosen, one sentence; empty when the source may be opened."""
@@ -75,3 +87,16 @@ def open_source(choice: SourceChoice, geometry: Any | None = None) -> LiveSource
 
         return ReplaySource(recorded_run(choice.node), geometry, repeat=True)
     return ReplaySource(choice.path, geometry, repeat=True)
+
+
+def open_sources(wanted: Sequence[tuple[int, SourceChoice, Any]]) -> Opener:
+    """(slot, choice, geometry) each: sources of the scene at once, the others beside the program; none is started.
+
+    Raises
+    ------
+    FluoroGuideError
+        A source of the scene cannot be opened; for the others :meth:`Opener.result` raises it.
+    """
+    made = {slot: open_source(choice, geometry) for slot, choice, geometry in wanted if choice.kind in IN_SCENE}
+    makers = {slot: lambda c=choice, g=geometry: open_source(c, g) for slot, choice, geometry in wanted if choice.kind not in IN_SCENE}
+    return Opener(makers, made)

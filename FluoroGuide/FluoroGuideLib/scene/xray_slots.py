@@ -16,6 +16,7 @@ from ..imaging.xray import XrayImage
 from ..record.record import utc_now
 from .geometry_table import ROLE_TABLE, build_geometry_table
 from .nodes import KEY, find, find_all, obtain, references, set_reference, text_value, vtk_matrix
+from .xray_history import XrayHistory
 from .xray_view import UprightLock, build_xray, ijk_to_ras, read_view, read_xray_node, show_upright
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class XraySlots:
         self._session = session
         self._locks: list[UprightLock] = []
         self.loaded: dict[int, Loaded] = {}
+        self.history = XrayHistory(session)
 
     def load(self, path: str | Path, index: int, card: dict | None = None) -> Any:
         """Read a file into X-ray slot ``index`` (0 = A, 1 = B) and return its volume node.
@@ -95,7 +97,7 @@ class XraySlots:
         import slicer
 
         image, host = self.image(node), self._session.host
-        number = len(find_all(host, "xray-reference")) + 1
+        number = 1 + max((int(n.GetAttribute(KEY)) for n in find_all(host, "xray-reference")), default=0)
         kept = obtain(host, "vtkMRMLScalarVolumeNode", "xray-reference", name or f"Reference {number}", str(number))
         slicer.util.updateVolumeFromArray(kept, image.pixels[None])
         kept.SetIJKToRASMatrix(vtk_matrix(ijk_to_ras(image.view)))
@@ -113,6 +115,7 @@ class XraySlots:
         """The scene is being closed."""
         self.release()
         self.loaded.clear()
+        self.history.clear()
 
     def add(self, image: XrayImage, index: int) -> Any:
         """Put an X-ray that is in memory into a slot and return its node."""

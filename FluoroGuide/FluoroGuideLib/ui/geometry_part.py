@@ -62,12 +62,19 @@ class GeometryPart(Section):
         }
         return {k: v for k, v in given.items() if v is not None}
 
+    def entered(self, index: int) -> dict[str, Any]:
+        """The entered values of a slot as they stand in the parameter node, by name."""
+        side = "AB"[index]
+        return {name: self.choices.getValue(name) for name in (
+            "useEnteredGeometry", *(k + side for k in ("primary", "secondary", "sid", "sod", "spacing")))}
+
     # ---- changes ------------------------------------------------------------------------------------------------------
     def _preset_chosen(self, index: int) -> None:
         name = self.ui.fgPresetBox.itemData(index)
         if not name or self.choices is None:
             return
         found, side = preset(name), "AB"[self.slot]
+        self.panel.xrays_section.remember(self.slot)
         for key, parameter in (("source_to_detector_mm", "sid"), ("source_to_isocenter_mm", "sod")):
             if key in found.card:
                 self.choices.setValue(parameter + side, float(found.card[key]))

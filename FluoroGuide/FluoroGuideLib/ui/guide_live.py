@@ -10,8 +10,7 @@ from typing import Any
 import qt
 
 from ..errors import FluoroGuideError
-from ..scene.source_choice import open_source
-from .live_part import GIL_MS, GIL_SECONDS
+from .opening import GIL_MS, GIL_SECONDS
 from .style import allow, show_banner
 from .text import translator
 
@@ -54,7 +53,9 @@ class LiveControl:
             return _("The registration is old: register again.")
         if registration.verdict == "fail":
             return _("The registration failed: register again.")
-        return panel.xrays_section.live.choice().missing()
+        if panel.xrays_section.live.opening.running:
+            return _("The live source is being opened.")
+        return panel.xrays_section.live.missing_source()
 
     def refresh(self) -> None:
         """Buttons and banner of now."""
@@ -68,24 +69,25 @@ class LiveControl:
             self.live.volume_edited()
         self._banner()
 
-    def _source(self) -> tuple[int, Any]:
-        """(X-ray index, source) of what is chosen in the X-ray section, which is stopped there."""
-        chosen = self._section.panel.xrays_section.live
-        chosen.stop()
-        return chosen.slot, open_source(chosen.choice(), chosen.geometry())
-
     def _toggle(self) -> None:
         if self.live.running:
             self.stop()
             return
+        chosen, panel = self._section.panel.xrays_section.live, self._section.panel
+        chosen.stop()  # frames are followed here now, not only shown
+        for which in chosen.used():
+            index = chosen.slot_of(which)
+            if panel.xray(index) is None:
+                raise FluoroGuideError(
+                    "There is no X-ray in the slot of the live source", "AB"[index], "Load and register an X-ray of this view first")
+        chosen.open(self._start)
+
+    def _start(self, sources: dict[int, Any]) -> None:
         p, panel = self._section.choices, self._section.panel
         plan = self.session.planner.plan(p.volume, p.planLine, p.procedureName)
         path = plan.trajectory(p.planLine.GetAttribute("FluoroGuide.trajectory"))
-        index, source = self._source()
-        if panel.xray(index) is None:
-            raise FluoroGuideError("There is no X-ray in the slot of the live source", "AB"[index], "Load and register an X-ray of this view first")
         panel.register.compare.clear()
-        self.live.start({index: source}, p.volume, {index: panel.xray(index)}, plan, path)
+        self.live.start(sources, p.volume, {index: panel.xray(index) for index in sources}, plan, path)
         self._ticks, self._told, self._streamed = 0, (), 0.0
         self._timer.start()
         self._gil.start()
@@ -153,6 +155,7 @@ class LiveControl:
         for index in (0, 1):
             found = self.live.frame(index)
             if found is not None:
+                panel.xrays_section.remember(index)
                 node = self.session.xrays.add(dataclasses.replace(found[0], pixels=found[1].copy()), index)
                 p.setValue("xray" + "AB"[index], node)
         if self.live.running:

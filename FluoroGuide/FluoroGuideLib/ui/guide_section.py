@@ -34,6 +34,7 @@ class GuideSection(Section):
         self.button(ui.fgFindButton, self._find, "Ctrl+Shift+F")
         self.button(ui.fgMarkAButton, lambda: self._mark(0), "Ctrl+Shift+A")
         self.button(ui.fgMarkBButton, lambda: self._mark(1), "Ctrl+Shift+B")
+        self.button(ui.fgMarkUndoButton, self._undo_marks)
         self.button(ui.fgRecordButton, self._accept, "Ctrl+Shift+P")
         self.button(ui.fgCaptureAButton, lambda: self._keep(0), "Ctrl+Shift+1")
         self.button(ui.fgCaptureBButton, lambda: self._keep(1), "Ctrl+Shift+2")
@@ -54,6 +55,8 @@ class GuideSection(Section):
         missing = self.missing_xray(0) or self.missing_xray(1) or (_("The needle is being looked for.") if self._job is not None else "")
         allow(ui.fgFindButton, missing, self.tool_tip(ui.fgFindButton))
         allow(ui.fgRecordButton, self._missing_placement(), self.tool_tip(ui.fgRecordButton))
+        back = "" if self.choices is not None and self.session.guidance.can_undo_marks else _("There is no change of the marks to undo.")
+        allow(ui.fgMarkUndoButton, back, self.tool_tip(ui.fgMarkUndoButton))
         self._refresh_views()
         self.live.refresh()
         self.contrast.refresh()
@@ -136,6 +139,7 @@ class GuideSection(Section):
 
     # ---- marks and finding ----------------------------------------------------------------------------------------------
     def _mark(self, index: int) -> None:
+        self.session.guidance.remember_marks()
         node = self.session.guidance.mark_node(index)
         node.RemoveAllControlPoints()
         self._watches[index].set(node)
@@ -150,7 +154,16 @@ class GuideSection(Section):
         self.session.guidance.method = "manual"
         self.attempt(self._locate)
 
+    def _undo_marks(self) -> None:
+        if not self.session.guidance.can_undo_marks:
+            raise FluoroGuideError("There is no change of the marks to undo", None)
+        self.session.guidance.undo_marks()
+        if not self.panel.missing_inputs() and len(self.panel.xrays()) > 1:
+            self._locate()
+        self.panel.tell("idle", _("Undone."), _("The marks are where they were before."))
+
     def _locate(self) -> None:
+        self.session.guidance.remember_marks()
         if self.session.guidance.locate(self.panel.xrays()) is not None:
             self.panel.show_results()
             self.session.guidance.show_views(self.choices.volume, self.choices.planLine)
@@ -171,6 +184,7 @@ class GuideSection(Section):
             raise job.error
         if job.state != "done":
             return
+        self.session.guidance.remember_marks()
         missed = self.session.guidance.use_findings(job.result, self.panel.xrays())
         if missed:
             self.panel.tell("warn", _("Mark it by hand."), " ".join(missed))

@@ -12,6 +12,7 @@ from ..scene.nodes import find, remove
 from ..scene.planning_nodes import build_suggestions
 from ..scene.rehearsal import build_clearances
 from .background import Background
+from .needle_size import NeedleSize
 from .section import Section
 from .style import allow, fill_table, prepare_table, show_text
 from .text import translator
@@ -49,7 +50,7 @@ class NeedlePart(Section):
         self._seen: tuple | None = None
         self._candidates: list[Any] = []
         self.button(ui.fgNewNeedleButton, self._new_needle, "Ctrl+Shift+N")
-        self.button(ui.fgNewTargetButton, self._new_target, "Ctrl+Shift+T")
+        self.button(ui.fgNewTargetButton, self._new_target, "Ctrl+Shift+G")
         self.button(ui.fgSuggestButton, self._suggest)
         self.button(ui.fgNeedleUpButton, lambda: self._move(-1))
         self.button(ui.fgNeedleDownButton, lambda: self._move(1))
@@ -60,6 +61,7 @@ class NeedlePart(Section):
         self.button(ui.fgPlanUndoButton, self._undo, "Ctrl+Shift+Z")
         self.button(ui.fgSuggestionUseButton, self._use)
         self.button(ui.fgSuggestionDropButton, self._drop)
+        self.size = NeedleSize(self)
         for table in (ui.fgNeedleTable, ui.fgSuggestionTable):
             prepare_table(table)
         self.on(ui.fgNeedleTable, "currentCellChanged(int,int,int,int)", self._row_chosen)
@@ -163,13 +165,14 @@ class NeedlePart(Section):
         self._place(self.ui.fgTargetPlace, node, _("Place the target."), _("Click it in a slice or 3-D view of the volume."))
 
     # ---- the list -------------------------------------------------------------------------------------------------------
-    def _chosen(self) -> Any:
+    def chosen(self) -> Any:
+        """The chosen needle's line when it is in the list, else None."""
         line = self.choices.planLine if self.choices is not None else None
         return line if line is not None and line in [row.node for row in self.session.needles.rows()] else None
 
-    def _must_choose(self) -> Any:
+    def must_choose(self) -> Any:
         """The chosen needle; the list may have changed since its button was drawn."""
-        node = self._chosen()
+        node = self.chosen()
         if node is None:
             raise FluoroGuideError("No needle of the list is chosen", None, "Choose one")
         return node
@@ -183,33 +186,34 @@ class NeedlePart(Section):
         rows, item = self.session.needles.rows(), self.ui.fgNeedleTable.item(row, 0)
         if column or item is None or not 0 <= row < len(rows) or item.text() == rows[row].name:
             return
-        self.attempt(lambda: self._edited(self.session.needles.rename, rows[row].node, item.text()))
+        self.attempt(lambda: self.edited(self.session.needles.rename, rows[row].node, item.text()))
 
-    def _edited(self, action: Any, *arguments: Any) -> Any:
+    def edited(self, action: Any, *arguments: Any) -> Any:
+        """Do something to the list, and keep the plan of it."""
         result = action(*arguments)
         self._store()
         return result
 
     def _move(self, step: int) -> None:
-        self._edited(self.session.needles.move, self._must_choose(), step)
+        self.edited(self.session.needles.move, self.must_choose(), step)
 
     def _copy(self) -> None:
-        self.choices.planLine = self.session.needles.copy(self._must_choose())
+        self.choices.planLine = self.session.needles.copy(self.must_choose())
         self._store()
 
     def _color(self) -> None:
-        node = self._must_choose()
+        node = self.must_choose()
         row = next(r for r in self.session.needles.rows() if r.node is node)
         near = min(range(len(PALETTE)), key=lambda n: sum((a - b) ** 2 for a, b in zip(PALETTE[n], row.color, strict=True)))
         self.session.needles.color(row.node, PALETTE[(near + 1) % len(PALETTE)])
 
     def _hold(self) -> None:
-        node = self._must_choose()
+        node = self.must_choose()
         self.session.needles.hold(node, not node.GetLocked())
 
     def _delete(self) -> None:
         rows = [r.node for r in self.session.needles.rows()]
-        here = rows.index(self._must_choose())
+        here = rows.index(self.must_choose())
         rest = rows[:here] + rows[here + 1:]
         self.session.needles.delete(rows[here])
         self.choices.planLine = rest[min(here, len(rest) - 1)] if rest else None
@@ -279,7 +283,7 @@ class NeedlePart(Section):
         from ..geometry.frames import ras_from_lps
 
         pose = find(self.session.host, "pose")
-        if line is not None and line.GetNumberOfDefinedControlPoints() == 2 and self._chosen() is not None and self._ends_at(path):
+        if line is not None and line.GetNumberOfDefinedControlPoints() == 2 and self.chosen() is not None and self._ends_at(path):
             line.SetNthControlPointPosition(0, *ras_from_lps(path.entry_lps_mm))  # the needle that was asked about gets the better entry
         else:
             self.choices.planLine = self.session.needles.line("Needle", ras_from_lps(path.entry_lps_mm), ras_from_lps(path.target_lps_mm), pose)
@@ -312,7 +316,7 @@ class NeedlePart(Section):
         for button in (ui.fgNewNeedleButton, ui.fgNewTargetButton):
             allow(button, not_ready or locked, self.tool_tip(button))
         allow(ui.fgSuggestButton, self._missing_suggest(), self.tool_tip(ui.fgSuggestButton))
-        none = "" if self._chosen() is not None else _("Choose a needle of the list.")
+        none = "" if self.chosen() is not None else _("Choose a needle of the list.")
         no_row = not_ready or locked or none
         for button in (ui.fgNeedleUpButton, ui.fgNeedleDownButton, ui.fgNeedleCopyButton, ui.fgNeedleHoldButton, ui.fgNeedleDeleteButton):
             allow(button, no_row, self.tool_tip(button))
@@ -320,6 +324,7 @@ class NeedlePart(Section):
         undo = "" if self.session.planner.can_undo else _("There is no change of the plan to undo.")
         allow(ui.fgPlanUndoButton, not_ready or locked or undo, self.tool_tip(ui.fgPlanUndoButton))
         self._show_needles()
+        self.size.refresh(no_row)
         show_text(ui.fgPlanResult, self._summary())
         ui.fgSuggestionPart.setVisible(bool(self._candidates))
         if self._candidates or ui.fgSuggestionTable.rowCount:

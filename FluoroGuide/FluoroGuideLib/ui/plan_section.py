@@ -66,27 +66,10 @@ class PlanSection(Section):
         for part in self.parts:
             part.setup()
 
-    def enter(self) -> None:
-        """The module is shown."""
-        for part in self.parts:
-            part.enter()
-
     def leave(self) -> None:
         """Stop placing, timers and jobs."""
         for part in self.parts:
             part.leave()
-
-    def add_shortcuts(self, window: Any | None) -> None:
-        """The parts' keys too."""
-        super().add_shortcuts(window)
-        for part in self.parts:
-            part.add_shortcuts(window)
-
-    def remove_shortcuts(self) -> None:
-        """The parts' keys too."""
-        super().remove_shortcuts()
-        for part in self.parts:
-            part.remove_shortcuts()
 
     def close(self) -> None:
         """Undo every connection."""

@@ -52,6 +52,8 @@ class Section:
         The whole panel (:class:`~.panel.Panel`): choices, status line, refresh, dialogs, workflow states.
     """
 
+    parts: tuple = ()
+    """Parts that are sections of their own: shown, and their keys alive, with this one."""
     key = ""
     """Name in :data:`~FluoroGuideLib.scene.workflow.SECTIONS`."""
 
@@ -68,6 +70,8 @@ class Section:
 
     def enter(self) -> None:
         """The module is shown."""
+        for part in self.parts:
+            part.enter()
 
     def refresh(self) -> None:
         """Show what is so now; called after every change, must be cheap and change nothing in the scene."""
@@ -139,6 +143,8 @@ class Section:
             slot = _clicker(widget)
             shortcut.connect("activated()", slot)
             self._shortcuts.append((shortcut, slot))
+        for part in self.parts:
+            part.add_shortcuts(window)
 
     def remove_shortcuts(self) -> None:
         """Give the keys back."""
@@ -146,6 +152,8 @@ class Section:
             shortcut, slot = self._shortcuts.pop()
             shortcut.disconnect("activated()", slot)
             shortcut.setParent(None)
+        for part in self.parts:
+            part.remove_shortcuts()
 
     def close(self) -> None:
         """Undo every connection."""

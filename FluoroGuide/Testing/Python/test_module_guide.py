@@ -135,6 +135,57 @@ def test_live_frames_are_shown_with_the_overlay_and_the_reference_stays(live):
         "live guidance started", "live guidance stopped"]
 
 
+def test_two_views_are_live_at_once(live):
+    """The second source feeds the other X-ray; both are followed, and both references come back."""
+    import slicer
+
+    from FluoroGuideLib.scene.nodes import find
+
+    widget, nodes, source = live
+    second = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Stream B")
+    slicer.util.updateVolumeFromArray(second, np.zeros((1, 64, 80), np.float32))
+    p = widget._parameterNode
+    p.secondKind, p.secondVolume = "volume", source
+    widget.panel.refresh()
+    assert widget.ui.fgLiveButton.toolTip == "Both sources are the same: choose two."
+    p.secondVolume = second
+    widget.panel.refresh()
+    guidance = widget.logic.session.guidance.live
+    guidance._prefetched = None  # the stand-in drew no bone
+    widget.ui.fgLiveButton.click()
+    assert guidance.running
+    _send(source, 1)
+    _send(second, 2)
+    until(lambda: guidance.frame(0) is not None and guidance.frame(1) is not None)
+    shown = [slicer.util.arrayFromVolume(find(widget.logic.session.host, "live-xray", str(i))) for i in (0, 1)]
+    assert abs(float(np.corrcoef(shown[0].ravel(), shown[1].ravel())[0, 1])) < 0.2, "each its own"
+    widget.ui.fgLiveButton.click()
+    assert not guidance.running
+    assert [p.xrayA, p.xrayB] == list(nodes)
+
+
+def test_marks_go_back_step_by_step(widget):
+    _volume, _line, nodes = fill(widget)
+    register(widget)
+    assert not widget.ui.fgMarkUndoButton.enabled
+    mark(widget, nodes)
+    guidance = widget.logic.session.guidance
+    before, tip = guidance._marked(), guidance.needle.tip_mm.copy()
+    node = guidance.existing_mark_node(0)
+    node.SetNthControlPointPositionWorld(0, *(np.array(before[0][0]) + (0, 0, 6)))
+    node.InvokeEvent(node.PointEndInteractionEvent)
+    until(lambda: abs(guidance.needle.tip_mm - tip).max() > 1)
+    widget.panel.refresh()
+    widget.ui.fgMarkUndoButton.click()
+    assert guidance._marked() == before
+    np.testing.assert_allclose(guidance.needle.tip_mm, tip, atol=1e-6)
+    widget.ui.fgMarkAButton.click()  # begins anew: its points are gone
+    assert guidance._marked()[0] == ()
+    widget.panel.refresh()
+    widget.ui.fgMarkUndoButton.click()
+    assert guidance._marked() == before
+
+
 def test_live_needs_a_registration_and_a_source_and_says_so(widget):
     fill(widget)
     assert widget.ui.fgLiveButton.toolTip == "Register first."

@@ -315,3 +315,25 @@ def test_a_structure_too_near_is_told_and_coloured(widget, sample):
     (model,) = [n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if n.GetAttribute("FluoroGuide.role") == "clearance"]
     colors = {model.GetPolyData().GetCellData().GetArray("rgba").GetTuple3(c) for c in range(model.GetPolyData().GetNumberOfCells())}
     assert len(colors) >= 2
+
+
+def test_a_new_needle_has_the_procedures_size_and_another_may_be_chosen(widget):
+    fill(widget)
+    p, ui = widget._parameterNode, widget.ui
+    p.procedureName = "lumbar_facet"  # 22 G, 90 mm and no other
+    p.planLine = widget.logic.session.needles.copy(p.planLine)
+    widget.panel.plan.needles._store()
+    plan = widget.logic.session.planner.current
+    assert [(t.gauge, t.needle_length_mm) for t in plan.trajectories][-1] == (22, 90)
+    p.procedureName = "medial_branch_block"  # 22 G, 90 or 127 mm
+    widget.panel.refresh()
+    sizes = [ui.fgNeedleSizeBox.itemText(n) for n in range(ui.fgNeedleSizeBox.count)]
+    assert sizes == ["not told", "22 G, 90 mm", "22 G, 127 mm"]
+    assert ui.fgNeedleSizeBox.currentText == "22 G, 90 mm"
+    ui.fgNeedleSizeBox.setCurrentIndex(2)
+    assert widget.logic.session.planner.current.trajectories[-1].needle_length_mm == 127
+    widget.panel.refresh()
+    ui.fgPlanUndoButton.click()
+    assert widget.logic.session.planner.current.trajectories[-1].needle_length_mm == 90
+    ui.fgNeedleSizeBox.setCurrentIndex(0)
+    assert widget.logic.session.planner.current.trajectories[-1].gauge is None

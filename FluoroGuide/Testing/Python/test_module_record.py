@@ -364,7 +364,8 @@ def test_the_dose_comes_from_the_study_of_the_dicom_database(widget, data_dir, m
 
     reports = sorted((data_dir / "rdsr_fluoro").rglob("*.dcm"))[:1]
     one = {"patient": "p", "name": "A^B", "study": "1.2", "0008,0060": "SR"}
-    files = {str(reports[0]): {**one, "series": "1.2.1", "uid": "1.2.1.1"}, "/nowhere/x.dcm": {**one, "series": "1.2.2", "uid": "u", "0008,0060": "XA"}}
+    image = {**one, "series": "1.2.2", "uid": "u", "0008,0060": "XA"}
+    files = {str(reports[0]): {**one, "series": "1.2.1", "uid": "1.2.1.1"}, "/nowhere/x.dcm": image}
     monkeypatch.setattr(slicer, "dicomDatabase", Database(files), raising=False)
     _volume, _line, nodes = fill(widget)
     widget.ui.fgDoseDatabaseButton.click()
