@@ -36,7 +36,7 @@ def cbct_from_ct(
     """
     import SimpleITK as sitk
 
-    box = cropped(hu_image, center_lps_mm, [field_mm / 2] * 3)
+    box = _filled(cropped(hu_image, center_lps_mm, [field_mm / 2] * 3), center_lps_mm, field_mm / 2)
     x, y, z = (_axis(box, n) - center_lps_mm[n] for n in range(3))
     values = sitk.GetArrayFromImage(box).astype(np.float32)
     r2 = y[:, None] ** 2 + x[None, :] ** 2
@@ -49,6 +49,17 @@ def cbct_from_ct(
     result = sitk.GetImageFromArray(np.clip(np.rint(values), -1000, 3000).astype(np.int16))
     result.CopyInformation(box)
     return result
+
+
+def _filled(box: object, center_lps_mm: np.ndarray, half_mm: float) -> object:
+    """The box with air where the CT ended inside the field: a C-arm writes the whole square around its cylinder."""
+    import SimpleITK as sitk
+
+    spacing = np.asarray(box.GetSpacing())
+    low = np.asarray(box.GetOrigin())
+    high = low + (np.asarray(box.GetSize()) - 1) * spacing
+    before, after = (np.maximum(np.floor(gap / spacing + 1e-6), 0)[:2] for gap in (low - center_lps_mm + half_mm, center_lps_mm + half_mm - high))
+    return sitk.ConstantPad(box, [int(n) for n in (*before, 0)], [int(n) for n in (*after, 0)], -1000.0)
 
 
 def _streaks(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:

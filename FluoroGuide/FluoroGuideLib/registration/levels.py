@@ -20,7 +20,7 @@ from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from .answer import STRETCH_SHARE
 from .confidence import judge, looks_at_part
-from .parts import BodiesLevel, Part, PartOptions, Poses, _level, label_distance, register_part
+from .parts import BodiesLevel, Part, PartOptions, Poses, bodies_level, label_distance, register_part
 from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt
 from .register import Options, Progress, bone_bright, register
@@ -236,7 +236,7 @@ def _find(
     for number, spec in enumerate(options.levels):
         if cancelled():
             raise CancelledError()
-        level = _level(bone.part, images, spec, pool[0][0][0] if pool else start, center)
+        level = bodies_level(bone.part, images, spec, pool[0][0][0] if pool else start, center)
         if not level.views:
             return
         pool = pool if number else _starts(level, start, priors)

@@ -340,7 +340,7 @@ def register_part(
     level = None
     for number, spec in enumerate(options.levels):
         start = pool[0][0] if pool else (whole, whole)
-        level = _level(part, images, spec, start[0], center)
+        level = bodies_level(part, images, spec, start[0], center)
         if not level.views:
             return None
         if not pool:
@@ -381,7 +381,8 @@ def make_part(moving: MovingVolume, wanted: object, point_lps_mm: np.ndarray) ->
     return Part(moving, label_distance(moving.volume.parts, values), point_lps_mm, names)
 
 
-def _level(part: Part, images: list[XrayImage], spec: PartLevel, pose: np.ndarray, center_mm: np.ndarray) -> BodiesLevel:
+def bodies_level(part: Part, images: list[XrayImage], spec: PartLevel, pose: np.ndarray, center_mm: np.ndarray) -> BodiesLevel:
+    """A part's level with the rays that, at ``pose``, leave a truncated scan left out."""
     base = Level(part.projectors(spec.pixel_mm)[0], images, center_mm, spec.pixel_mm, spec.radius, spec.cauchy)
     return BodiesLevel(part, base.without_unknown(part.moving.beyond(), pose), spec, pose, center_mm)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,19 +15,19 @@ from ..geometry.frames import center_lps_mm, corners_lps_mm
 from ..geometry.rigid import apply, check_rigid
 from ..imaging.xray import XrayImage
 from .answer import checked_answer, part_answer, whole_answer
+from .coarse_to_fine import coarse_to_fine, make_level
 from .geometry_error import CArmEstimate, CArmTolerance
 from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part
 from .parts import Part, PartOptions, make_part
 from .prior import PosePrior
-from .refine import Refined, distinct, refine
 from .result import Registration
-from .search import Candidate, Found, center_in_isocenter, rotation_grid, search, start_at_isocenter
-from .similarity import Level
+from .search import start_at_isocenter
+from .second_look import is_weak, look_again
 from .volume import MovingVolume
 from .with_carm import register_with_carm
 
-POLARITY_RATIO = 1.2
-"""An X-ray counts as inverted when it correlates this much better so, at the best pose of the search."""
+NARROW_PIXEL_MM = 4.0
+"""Pixels of the coarsest level for a volume with a narrow field of view."""
 Progress = Callable[[float, str], None]
 
 
@@ -135,6 +134,7 @@ def register(
     """
     options = options or Options()
     moving = moving_of(volume, options.backend)
+    options = _for_narrow_fields(options) if moving.cut_at_the_sides else options
     point, on_mr = _reference_point(moving.volume, targets), is_mr(moving.volume)
     if on_mr:
         options, part = mr_options(options), mr_part(moving.volume, part, point)
@@ -154,9 +154,11 @@ def register(
                 _prepare(projector, task.images, start)
     rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
-        best, others, level = _coarse_to_fine(task, start)
+        best, others, level = coarse_to_fine(task, start)
+        if options.search and is_weak(best):
+            best, others, level = look_again(task, start, (best, others, level))
     else:
-        best, others, level = register_with_carm(task, start, _coarse_to_fine, _make_level)
+        best, others, level = register_with_carm(task, start, coarse_to_fine, make_level)
     if bone is None:
         result = whole_answer(task, best, others, level, targets)
     elif checking:
@@ -169,6 +171,14 @@ def register(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
     return judged_as_mr(answer, moving.volume, targets) if on_mr else answer
+
+
+def _for_narrow_fields(options: Options) -> Options:
+    """A finer coarsest level: what a narrow field shows is a band in the X-ray, and large windows find no room in it."""
+    first, *rest = options.levels
+    if first.pixel_mm <= NARROW_PIXEL_MM or not options.search:
+        return options
+    return dataclasses.replace(options, levels=(dataclasses.replace(first, pixel_mm=NARROW_PIXEL_MM), *rest))
 
 
 def _prepare(projector: object, images: list[XrayImage], pose: np.ndarray) -> None:
@@ -222,82 +232,6 @@ def _check(volume: AttenuationVolume, images: list[XrayImage], start: np.ndarray
             raise FluoroGuideError("Almost the whole X-ray is masked", name, "Check its collimation and polarity.")
         if np.ptp(image.pixels[image.mask]) <= 0:
             raise FluoroGuideError("The X-ray shows nothing: all its pixels are equal", name, "Choose another frame.")
-
-
-def _make_level(task: _Task, spec: LevelOptions, center_mm: np.ndarray) -> Level:
-    return Level(task.moving.projector(spec.pixel_mm), task.images, center_mm, spec.pixel_mm, spec.radius)
-
-
-def _coarse_to_fine(task: _Task, start: np.ndarray) -> tuple[Refined, list[Refined], Level]:
-    """Search, then refine ever fewer candidates on ever finer levels."""
-    options, center = task.options, center_in_isocenter(start, task.point_lps_mm)
-    pool: list[Candidate | Refined] = [Candidate(start, 0.0)]
-    level = _make_level(task, options.levels[0], center)
-    if options.search:
-        task.progress(0.05, "searching")
-        found = _search(task, level, start, center)
-        if _correct_polarity(task, found):
-            level = _make_level(task, options.levels[0], center)
-            found = _search(task, level, start, center)
-        pool += found.candidates
-        task.mirrored_starts = list(found.mirrored_starts)
-    refined: list[Refined] = []
-    for number, spec in enumerate(options.levels):
-        task.progress(0.3 + 0.6 * number / len(options.levels), f"refining at {spec.pixel_mm:g} mm")
-        center = center_in_isocenter(pool[0].pose, task.point_lps_mm)
-        level = level if number == 0 else _make_level(task, spec, center)
-        refined = _refine_all(task, level, spec, pool)
-        task.history.append({
-            "stage": f"{spec.pixel_mm:g} mm", "candidates": len(pool), "cost": refined[0].evaluation.cost, "rank": refined[0].evaluation.rank,
-            "similarity": list(refined[0].evaluation.similarity), "iterations": sum(r.iterations for r in refined),
-        })
-        pool = distinct(refined, center, 1.5, spec.keep)
-    return pool[0], refined[1:], level
-
-
-def _search(task: _Task, level: Level, start: np.ndarray, center_mm: np.ndarray) -> Found:
-    options = task.options
-    rotations = rotation_grid(options.search_limit_deg, options.search_step_deg)
-    found = search(
-        level, task.moving.beyond(), start, center_mm, rotations, reach_mm=options.search_reach_mm, keep=options.search_keep,
-        threads=options.threads, cancelled=task.cancelled,
-    )
-    task.history.append({
-        "stage": "search", "rotations": len(rotations), "best_score": max((c.score for c in found.candidates), default=0.0),
-        "correlation": list(found.correlation), "inverted_correlation": list(found.inverted_correlation),
-        "mirrored_correlation": list(found.mirrored_correlation),
-    })
-    return found
-
-
-def _correct_polarity(task: _Task, found: Found) -> bool:
-    """Turn over the grey values of X-rays that fit the volume much better inverted; says so in the result's reasons.
-
-    Whether bone is bright cannot always be seen in the picture alone; against the volume it is plain, and costs nothing:
-    the correlation of the inverted picture is the negative one.
-    """
-    changed = False
-    for i, (straight, inverted) in enumerate(zip(found.correlation, found.inverted_correlation, strict=True)):
-        if inverted > POLARITY_RATIO * max(straight, 0.0) and inverted > 0.3:
-            image = task.images[i]
-            task.images[i] = dataclasses.replace(image, pixels=-image.pixels)
-            task.inverted ^= {i}
-            task.notes.append(f"The grey values of {image.source or 'an X-ray'} were inverted: they fit the volume only so; check its polarity.")
-            changed = True
-    return changed
-
-
-def _refine_all(task: _Task, level: Level, spec: LevelOptions, pool: list) -> list[Refined]:
-    """Every candidate refined on this level, best (lowest rank) first."""
-
-    def one(candidate: Candidate | Refined) -> Refined:
-        center = center_in_isocenter(candidate.pose, task.point_lps_mm)
-        masked = level.without_unknown(task.moving.beyond(), candidate.pose)
-        return refine(masked, candidate.pose, center, spec.iterations, cancelled=task.cancelled, prior=task.prior)
-
-    with ThreadPoolExecutor(max(1, task.options.threads)) as threads:
-        refined = list(threads.map(one, pool))
-    return sorted(refined, key=lambda r: r.evaluation.rank)
 
 
 def bone_bright(images: Sequence[XrayImage], registration: Registration) -> list[XrayImage]:

@@ -22,7 +22,10 @@ from .refine import distinct
 from .similarity import FixedView, Level
 
 MIN_OVERLAP = 0.3
-"""Part of the X-ray's mask that must be covered for a shift to count."""
+"""Part of the X-ray's mask, or of what the volume shows where that is less, that must lie on the other for a shift to count."""
+
+MIN_PIXELS = 40
+"""Fewer pixels than these correlate by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +105,17 @@ class ShiftMaps:
         moving = self._moving(pose)
         g, m = moving.fixed, (moving.weight > 0).astype(np.float32)
         spectra = [self.fft.rfft2(x, self.shape) for x in (m, g * m, g * g * m)]
-        return self._masked(spectra, self._template), self._masked(spectra, self._mirrored)
+        least = MIN_OVERLAP * min(self.count, float(m.sum()))
+        return self._masked(spectra, self._template, least), self._masked(spectra, self._mirrored, least)
 
-    def _masked(self, spectra: list[np.ndarray], template: list[np.ndarray]) -> np.ndarray:
+    def _masked(self, spectra: list[np.ndarray], template: list[np.ndarray], least: float) -> np.ndarray:
         (fm, fg, fgg), (tm, tf, tff) = spectra, template
         k = 2 * self.margin + 1
         n, sg, sgg, sf, sff, sfg = (self.fft.irfft2(x, self.shape)[:k, :k] for x in (fm * tm, fg * tm, fgg * tm, fm * tf, fm * tff, fg * tf))
         n = np.maximum(n, 1e-3)
         spread = np.maximum(sgg - sg * sg / n, 1e-3) * np.maximum(sff - sf * sf / n, 1e-3)
         overlap = np.sqrt(np.minimum(n / self.count, 1.0))
-        return np.where(n > MIN_OVERLAP * self.count, overlap * (sfg - sg * sf / n) / np.sqrt(spread), 0.0)
+        return np.where(n > max(least, MIN_PIXELS), overlap * (sfg - sg * sf / n) / np.sqrt(spread), 0.0)
 
 
 def _peaks(correlation: np.ndarray, number: int) -> list[tuple[int, int]]:

@@ -12,8 +12,12 @@ BODY_PER_MM = 0.25 * WATER_ATTENUATION_PER_MM
 """Attenuation above which a voxel at the scan's border says that the body goes on beyond it."""
 FIELD_SHARE = 0.97
 """Radius of a round field of view, as a part of the smaller half side, at which the body is looked for."""
+CUT_SHARE = 0.25
+"""Part of the field's border that must lie in the body for it to count as cut: a narrow field may reach beyond the skin on one side."""
 NARROW_SHARE = 0.85
 """Rays that pass the axis of a narrow field farther away than this part of its radius are not compared: little of their way is known."""
+ENDS_MM = 45.0
+"""How far the ends of a narrow field are continued."""
 KEPT_MM = 1.5
 SLAB_BYTES = 64 * 2**20
 """Size of the pieces in which a volume is resampled."""
@@ -112,7 +116,7 @@ def is_cut_at_the_sides(image: object) -> bool:
     x, y = ((np.arange(int(n)) - (n - 1) / 2) * s for n, s in zip(size[:2], spacing[:2], strict=True))
     distance = np.hypot(y[:, None], x[None, :])
     border = (distance > (FIELD_SHARE - 0.03) * radius) & (distance < FIELD_SHARE * radius)
-    return bool(values[:, border].mean() > 0.5 and values[:, distance > 1.03 * radius].mean() < 0.02)
+    return bool(values[:, border].mean() > CUT_SHARE and values[:, distance > 1.03 * radius].mean() < 0.02)
 
 
 def values_between(count: int, number: int = 9) -> np.ndarray:
@@ -123,7 +127,8 @@ def values_between(count: int, number: int = 9) -> np.ndarray:
 def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
     """The volume with its soft tissue continued outwards from the field's border, so that the border is no edge in a projection.
 
-    Every voxel beyond the inscribed circle takes the value at the circle in the same direction, smoothed, and without bone.
+    Every voxel beyond the inscribed circle takes the value at the circle in the same direction, smoothed, and without bone.  The ends are
+    continued a little too: a slanted ray leaves the continued sides there long before it leaves the field itself.
     """
     import SimpleITK as sitk
 
@@ -144,10 +149,12 @@ def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
     where = np.rint(np.arctan2(y[:, None], x[None, :])[outside] / (2 * np.pi) * 180).astype(int) % 180
     values = np.pad(old, ((0, 0), (pad[1], pad[1]), (pad[0], pad[0])))
     values[:, outside] = ring[:, where]
+    ends = int(np.ceil(ENDS_MM / spacing[2]))
+    values = np.pad(values, ((ends, ends), (0, 0), (0, 0)), mode="edge")
     result = sitk.GetImageFromArray(values)
     result.SetSpacing(image.GetSpacing())
     result.SetDirection(image.GetDirection())
-    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-float(pad[0]), -float(pad[1]), 0.0]))
+    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-float(pad[0]), -float(pad[1]), -float(ends)]))
     return result
 
 
@@ -224,7 +231,7 @@ class MovingVolume:
     def beyond(self) -> Projector | Unknown | None:
         """Projector of the unknown body beyond a truncated scan, or None."""
         if not self._beyond:
-            image = unknown_beyond(self.image, sides=not self.cut_at_the_sides)
+            image = unknown_beyond(self.volume.image, sides=not self.cut_at_the_sides)  # rays through the field itself must be known
             ends = None if image is None else Projector(image, self.backend)
             self._beyond.append(Unknown(ends, self.volume.image) if self.cut_at_the_sides else ends)
         return self._beyond[0]
