@@ -20,6 +20,8 @@ GRID_MM = 1.5
 """Voxel size at which classes are made: what registration uses at its finest whole-volume level."""
 THIN_MM = 4.0
 """A dark layer thicker than about twice this is not cortex."""
+OFFSET_SHARE = 0.02
+"""What the darkest voxels show above this share of the brightest is an offset: somewhere every MR shows nothing."""
 BIAS_GRID_MM = 7.0
 AIR_LEVEL, AIR_LEVEL_T2 = 0.33, 0.22
 """Signal below which a voxel is dark, in units of muscle; in T2 flowing blood is nearly as dark as air: the limit is then lower."""
@@ -70,12 +72,15 @@ class Tissue:
 
 
 def isotropic(image: object, spacing_mm: float = GRID_MM) -> object:
-    """The MR on an isotropic grid (cubic along thick slices, which keeps their edges), float32."""
+    """The MR on an isotropic grid, float32; an offset that an export added to all values is taken off."""
     import SimpleITK as sitk
 
     size, spacing = np.asarray(image.GetSize()), np.asarray(image.GetSpacing())
     count = np.maximum(2, np.floor((size - 1) * spacing / spacing_mm).astype(int) + 1)
     smooth = sitk.Cast(image, sitk.sitkFloat32)
+    lowest, brightest = np.percentile(sitk.GetArrayViewFromImage(smooth)[::2, ::2, ::2], [1, 99])
+    if lowest > OFFSET_SHARE * brightest:
+        smooth = sitk.Clamp(smooth - float(lowest), sitk.sitkFloat32, 0.0)
     for axis in range(3):
         if spacing[axis] < 0.8 * spacing_mm and size[axis] > 4:
             smooth = sitk.RecursiveGaussian(smooth, 0.42 * spacing_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)

@@ -291,3 +291,20 @@ def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
     level = "A pose 22 mm along the spine fits as well: is it the right vertebra?"
     assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 1.02}}).verdict == "warn"
     assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 0.98}}).verdict == "fail"
+
+
+def test_classes_of_a_real_lumbar_spine(data_dir):
+    """T2 of a spine whose export added 60 to every value; labels of vertebral bodies.  Read off the picture: the sigmoid's gas, a disc, the air."""
+    folder = data_dir / "mr_lumbar_labelled"
+    image, labels = (sitk.ReadImage(str(folder / f"VB2_05_{kind}.nii.gz"))[20:60, 60:300, 0:200] for kind in ("img", "labels"))
+    volume = attenuation_from_mr(image, "T2")
+    values = sitk.GetArrayFromImage(volume.image) / 0.02
+    assert at(volume.image, (40.0, 295.0, 100.0)) == 0.0  # behind the back
+    bodies = sitk.GetArrayFromImage(sitk.Resample(labels, volume.image, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
+    assert 0.95 < np.median(values[bodies]) < 1.3
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    rim = binary_dilation(bodies, iterations=2) & ~binary_erosion(bodies, iterations=1)
+    # end plates and walls are found without the labels: many more dense voxels at the bodies' surface than in them
+    assert np.mean(values[rim] > 1.3) > 4 * np.mean(values[binary_erosion(bodies, iterations=3)] > 1.3)
+    assert np.mean(values[rim] > 1.3) > 0.15
