@@ -107,6 +107,11 @@ def photograph(widget: object, camera: Camera, test: object, process_events: obj
     camera.shoot("xray_geometry")
     ui.fgGeometryPart.collapsed, ui.fgPicturePart.collapsed = True, False
     camera.shoot("xray_picture")
+    ui.fgPicturePart.collapsed = True
+    show_sources(widget)
+    camera.shoot("xray_sources")
+    ui.fgDatabasePart.collapsed = ui.fgLivePart.collapsed = True
+    hide_sources(panel)
     for name, node in zip(("xrayA", "xrayB"), loaded["xrays"], strict=True):
         panel.choices.setValue(name, node)
     for index, image in enumerate(loaded["case"].images):  # the phantom's own pictures again
@@ -118,7 +123,46 @@ def photograph(widget: object, camera: Camera, test: object, process_events: obj
         work.guide()
         camera.shoot("guide")
         panel.mode.open("Record")
+        enter_things(work)
         camera.shoot("record")
+
+
+def show_sources(widget: object) -> None:
+    """The DICOM database (a stand-in with invented patients) and two live sources."""
+    import slicer
+
+    from dicom_database import Database
+
+    run = {"patient": "1", "name": "PHANTOM^LUMBAR", "study": "1.1", "0008,0020": "20260302", "0008,1030": "Spine", "series": "1.1.2",
+           "0008,0060": "XA", "0020,0011": "2", "0008,103e": "lateral run", "0020,0013": "1", "0028,0008": "42", "uid": "1.1.2.1"}
+    slicer.dicomDatabase = Database({"run.dcm": run})
+    ui, p = widget.ui, widget.panel.choices
+    ui.fgDatabasePart.collapsed = ui.fgLivePart.collapsed = False
+    p.sourceKind, p.secondKind = "igtl", "replay"
+    widget.panel.refresh()
+
+
+def hide_sources(panel: object) -> None:
+    """As before."""
+    import slicer
+
+    del slicer.dicomDatabase
+    panel.choices.sourceKind, panel.choices.secondKind = "volume", "none"
+
+
+def enter_things(work: object) -> None:
+    """What is typed in during a procedure, and one entry taken back."""
+    ui = work.ui
+    for drug, strength in (("triamcinolone", "40 mg/ml"), ("bupivacaine", "0.25 %")):
+        ui.fgDrugEdit.setText(drug)
+        ui.fgConcentrationEdit.setText(strength)
+        work.click("fgDrugButton")
+    work.click("fgWithdrawButton")
+    work.click("fgPainButton")
+    work.click("fgNoComplicationButton")
+    ui.fgDapEdit.setText("1.2 Gy.cm2")
+    ui.fgTimeEdit.setText("39 s")
+    work.click("fgDoseManualButton")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
+
+import qt
 
 PAGES = ("Plan", "Xray", "Register", "Guide", "Record")
 """``PlanSection.ui`` goes into ``fgPlanSection``, and so on."""
@@ -20,4 +23,12 @@ def load_pages(load_ui: Callable[[str], Any], path_of: Callable[[str], str]) -> 
         page = load_ui(path_of(f"{name}Section"))
         frame.findChild("ctkCollapsibleButton", f"fg{name}Section").layout().addWidget(page)
         frame.connect("mrmlSceneChanged(vtkMRMLScene*)", page, "setMRMLScene(vtkMRMLScene*)")
+    order_focus([frame.findChild("ctkCollapsibleButton", f"fg{name}Section") for name in PAGES])
     return frame
+
+
+def order_focus(headers: list[Any]) -> None:
+    """Let the Tab key go from a section's header into its page before the next header: Qt put the pages, which came later, after all headers."""
+    stops = [w for header in headers for w in (header, *list(header.findChildren("QWidget"))) if w.focusPolicy != qt.Qt.NoFocus]
+    for before, after in itertools.pairwise(stops):
+        qt.QWidget.setTabOrder(before, after)
