@@ -5,7 +5,7 @@ from __future__ import annotations
 import qt
 
 from .section import Section
-from .style import allow, show_text
+from .style import allow, show_text, show_ticks
 from .text import translator
 
 _ = translator(__name__)
@@ -23,6 +23,7 @@ class ChecksPart(Section):
         self.button(ui.fgLockButton, self._lock)
         self.button(ui.fgUnlockButton, self._unlock)
         self._items: tuple | None = None
+        show_ticks(ui.fgChecklist)
         self.on(ui.fgChecklist, "itemChanged(QListWidgetItem*)", self._ticked)
 
     def _confirm(self) -> None:
@@ -77,6 +78,7 @@ class ChecksPart(Section):
         ticked = self.session.planner.ticked() if self.choices is not None else []
         state = (tuple(items), tuple(ticked))
         if state == self._items:
+            _fit(box)  # texts wrap once the panel has its width
             return
         self._items = state
         blocked = box.blockSignals(True)
@@ -87,9 +89,16 @@ class ChecksPart(Section):
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if text in ticked else qt.Qt.Unchecked)
         box.setWordWrap(True)
-        box.setFixedHeight(sum(box.sizeHintForRow(n) for n in range(box.count)) + 8)
+        _fit(box)
         box.setVisible(bool(items))
         box.blockSignals(blocked)
+
+
+def _fit(box: object) -> None:
+    """As high as its texts."""
+    height = sum(box.sizeHintForRow(n) for n in range(box.count)) + 8
+    if height != box.maximumHeight:
+        box.setFixedHeight(height)
 
 
 def _checked(item: object) -> bool:

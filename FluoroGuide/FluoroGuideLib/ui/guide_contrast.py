@@ -29,6 +29,7 @@ class ContrastQuestion:
             ui.fgContrastImageCombo.addItem(_("X-ray {side}").format(side=side))
         for widget in (ui.fgContrastPatternCombo, ui.fgContrastImageCombo, ui.fgContrastAgentEdit, ui.fgContrastVolumeSpin):
             section.tip(widget)
+        show_text(ui.fgContrastResult, "")
         section.on(ui.fgContrastImageCombo, "currentIndexChanged(int)", self._image_chosen)
         section.button(ui.fgMaskButton, self._set_mask)
         section.button(ui.fgSubtractButton, self._subtract)

@@ -29,6 +29,11 @@ def load_pages(load_ui: Callable[[str], Any], path_of: Callable[[str], str]) -> 
 
 def order_focus(headers: list[Any]) -> None:
     """Let the Tab key go from a section's header into its page before the next header: Qt put the pages, which came later, after all headers."""
-    stops = [w for header in headers for w in (header, *list(header.findChildren("QWidget"))) if w.focusPolicy != qt.Qt.NoFocus]
+    stops = [w for header in headers for w in (header, *list(header.findChildren("QWidget"))) if _takes_focus(w, header)]
     for before, after in itertools.pairwise(stops):
         qt.QWidget.setTabOrder(before, after)
+
+
+def _takes_focus(widget: Any, header: Any) -> bool:
+    """Whether Tab may stop at a widget; the lists that combo boxes drop down are windows of their own."""
+    return widget.focusPolicy != qt.Qt.NoFocus and widget.window() == header.window()

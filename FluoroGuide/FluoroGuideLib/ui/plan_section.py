@@ -54,6 +54,7 @@ class PlanSection(Section):
             ui.fgPositionBox.addItem(text, name)
         for path in sorted(CARM_FOLDER.glob("*.json")):
             ui.fgCarmBox.addItem(path.stem.replace("_", " "), path.stem)
+        self.tip(ui.fgProcedureBox)
         self.on(ui.fgProcedureBox, "currentTextChanged(QString)", self._procedure_chosen)
         self.on(ui.fgSideBox, "currentIndexChanged(int)", lambda: self._chosen("laterality", ui.fgSideBox))
         self.on(ui.fgPositionBox, "currentIndexChanged(int)", lambda: self._chosen("patientPosition", ui.fgPositionBox))
@@ -153,6 +154,9 @@ class PlanSection(Section):
             box.setCurrentIndex(box.findText(title))
             box.setEditText(title)
             box.blockSignals(blocked)
+        if not box.lineEdit().hasFocus():
+            box.lineEdit().setCursorPosition(0)  # the beginning of a long name is seen, not its end
+        box.setToolTip(f"{self.tool_tip(box)}\n{title}".strip())
         self.ui.fgProcedurePart.setVisible(known is not None)
         if known is None or self._shown == (known.key, known.path, side):
             return

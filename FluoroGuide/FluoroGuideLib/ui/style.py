@@ -14,6 +14,17 @@ ROW_PX, MOST_ROWS = 22, 6
 _BOX = "QLabel {{ color: white; background: {}; border-radius: 3px; padding: 4px 6px; }}"
 
 
+_TICKS = (
+    "QListWidget::indicator {{ width: 11px; height: 11px; border: 1px solid #8a8a8a; border-radius: 2px; }}"
+    " QListWidget::indicator:checked {{ background: {}; }}"
+)
+
+
+def show_ticks(box: Any) -> None:
+    """Tick boxes of a list that are seen on dark palettes too, where a style's own are black on black."""
+    box.setStyleSheet(_TICKS.format(COLORS["pass"]))
+
+
 def show_banner(label: Any, kind: str, word: str, text: str, big: bool = False) -> None:
     """A coloured box with a word in bold (``big``: to be read from the table) and a sentence; without text it is hidden."""
     label.setVisible(bool(text))
