@@ -30,7 +30,7 @@ SANDWICH_SCALE = 3.0
 """Factor of the block sandwich's sigmas where the pictures are not looked at in other ways (rigid anatomy; see Docs/accuracy.md)."""
 LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 1.3, 1.2, 1.3
 """Factors of the sandwich's sigmas: always; per sigma that the views alone disagree; per sigma that narrow windows move the answer."""
-PART_FACTOR = 3.0
+PART_FACTOR = 3.3
 """The same looks at a bone's own pose say less (small windows, few blocks, tissue around it that stretched): its sigmas are larger by this."""
 STEP_DAMPING = 1e-3
 STEP_SCALE = np.array([1 / LEVER_MM] * 3 + [1.0] * 3)
