@@ -59,6 +59,11 @@ def _umask() -> int:
     return mask
 
 
+def _whole(text: str) -> int | float:
+    """An integer; infinity for one that no float can hold, so that every check for finite numbers refuses it."""
+    return int(text) if len(text) < 300 else float(text)
+
+
 def read_json(path: str | Path, what: str) -> object:
     """The content of a JSON file called ``what`` in messages ("plan", "targets file", ...).
 
@@ -71,7 +76,7 @@ def read_json(path: str | Path, what: str) -> object:
     if not path.is_file():
         raise FluoroGuideError(f"The {what} does not exist", path, "Check the path")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_int=_whole)
     except json.JSONDecodeError as error:
         raise FluoroGuideError(f"The {what} is not JSON", f"{path.name}: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, brackets without end

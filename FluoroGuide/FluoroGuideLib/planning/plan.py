@@ -302,7 +302,7 @@ def _list(data: dict, key: str) -> list:
 def _outline(name: str, points: object) -> np.ndarray:
     try:
         line = np.array(points, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         line = np.empty(0)
     if line.ndim != 2 or line.shape[1] != 3 or len(line) < 2 or not np.isfinite(line).all():
         raise FluoroGuideError(f"The outline '{name}' is not a list of at least two finite points", line.shape, "Give [[x, y, z], ...] in LPS mm")

@@ -101,6 +101,19 @@ def test_files_that_are_no_plan(tmp_path: Path) -> None:
         write_plan(tmp_path / "no" / "plan.json", a_plan())
 
 
+@pytest.mark.parametrize("old", ["30.1", "0.3333333333333333"], ids=["target", "outline"])
+def test_integers_that_no_float_holds_are_refused(tmp_path: Path, old: str) -> None:
+    path = tmp_path / "plan.json"
+    write_plan(path, a_plan())
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, "1" + 400 * "0", 1), encoding="utf-8")
+    with pytest.raises(FluoroGuideError):
+        read_plan(path)
+    with pytest.raises(FluoroGuideError):  # also when they did not come from a file
+        Plan("p", outlines={"o": [[0, 0, 10**400], [1, 1, 1]]})
+
+
 def test_targets_file(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
     path.write_text('[{"name": "a", "position_lps_mm": [1, 2, 3]}, {"name": "b", "position_lps_mm": [4, 5, 6], "tolerance_mm": 2}]', encoding="utf-8")
