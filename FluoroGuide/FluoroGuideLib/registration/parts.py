@@ -56,11 +56,12 @@ class PartLevel:
 class PartOptions:
     """How a part is registered; ``reach_mm`` and ``step_mm`` are the translations tried between bone and surroundings.
 
-    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations; ``keep_first`` go on.
+    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations; ``keep_first`` go on.  On finer levels go on
+    those whose cost is at most ``close`` times the best one's.
     """
 
     levels: tuple[PartLevel, ...] = (
-        PartLevel(2.0, 3, 1.0, 6.0, 8, 3), PartLevel(1.0, 3, 0.7, 4.0, 10, 1),
+        PartLevel(2.0, 3, 1.0, 6.0, 8, 5), PartLevel(1.0, 3, 0.7, 4.0, 10, 2),
     )
     nodes_mm: tuple[float, ...] = NODES_MM
     reach_mm: float = 18.0
@@ -69,6 +70,7 @@ class PartOptions:
     candidates: int = 14
     first: int = 3
     keep_first: int = 5
+    close: float = 1.06
 
 
 class Part:
@@ -354,9 +356,10 @@ def register_part(
             with ThreadPoolExecutor(max(1, threads)) as workers:
                 return sorted(workers.map(one, candidates), key=lambda c: c[1].cost)
 
-        if number == 0:
-            pool = _distinct(refined(pool, options.first), center, 1.0, options.keep_first)
-        pool = _distinct(refined(pool, spec.iterations), center, 1.0, spec.keep if number + 1 < len(options.levels) else 2)
+        if len(pool) > 1:
+            pool = _distinct(refined(pool, options.first), center, 1.0, options.keep_first if number == 0 else spec.keep)
+        pool = _distinct(refined(pool, spec.iterations), center, 1.0, spec.keep)
+        pool = [p for p in pool if p[1].cost <= options.close * pool[0][1].cost]
     (poses, evaluation), *others = pool
     best = Refined(poses[0], evaluation, 0)
     return PartResult(best, poses[1], [Refined(p[0], e, 0) for p, e in others], level, center)
