@@ -13,6 +13,7 @@ from FluoroGuideLib.evaluation.simulate import SimulationOptions, move_surroundi
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
+from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.parts import BodiesLevel, Part, PartLevel, label_distance
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
@@ -85,6 +86,17 @@ def test_derivatives_of_both_poses_agree_with_differences(moved: Moved) -> None:
         slope = (level.evaluate(level.move(poses, step), False).cost - level.evaluate(level.move(poses, -step), False).cost) / (2 * step[p])
         # the equations weight residuals by half of the cost's derivative: d(k2 log(1 + r2/k2)) = 2 r dr / (1 + r2/k2)
         assert 2 * gradient[p] == pytest.approx(slope, rel=0.15, abs=0.1 * np.abs(gradient[3:6]).max()), p
+
+
+def test_a_bone_that_is_elsewhere_is_missing_its_own_shadow(moved: Moved) -> None:
+    """The surroundings moved 8 mm: with the bone left behind among them everything but the bone fits."""
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    center = rigid.apply(moved.truth, moved.target)
+    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1)
+    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
+    right, wrong = min(bone_shares(level, (there, moved.truth))), min(bone_shares(level, (away, moved.truth)))
+    assert right > 0.82 > wrong
 
 
 def test_wrong_parts_are_named(moved: Moved) -> None:

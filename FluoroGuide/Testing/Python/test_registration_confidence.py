@@ -1,0 +1,93 @@
+"""Predicted error and verdict from made-up equations, whose answers are worked out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from FluoroGuideLib.registration.checks import Evidence
+from FluoroGuideLib.registration.confidence import ALONE_FACTOR, LEAST_FACTOR, NARROW_FACTOR, PART_FACTOR, Looks, judge
+from FluoroGuideLib.registration.refine import Refined
+from FluoroGuideLib.registration.similarity import Evaluation
+
+SOURCES = (np.array([0.0, 700.0, 0.0]), np.array([700.0, 0.0, 0.0]))
+
+
+def looks(alone: tuple, narrow: tuple, factor: float = 1.0) -> Looks:
+    """0.1 mm of spread along each axis, none of rotation."""
+    zero = np.zeros(3)
+    return Looks(
+        np.diag([0, 0, 0, 0.01, 0.01, 0.01]), tuple(np.r_[zero, a] for a in alone), np.r_[zero, narrow], zero, SOURCES[: len(alone) or 1], factor,
+    )
+
+
+def test_disagreement_counts_sigmas_and_leaves_depth_out() -> None:
+    """Along a view's own beam (y for the first, x for the second) a motion is not seen: 0.3 mm across of sqrt(2) * 0.1 mm in each view."""
+    alone, narrow = looks(((0.3, 50.0, 0.0), (50.0, 0.0, 0.3)), (0.0, 0.0, 0.2)).disagreement(np.zeros(3))
+    assert alone == pytest.approx(0.3 / np.sqrt(0.02))
+    assert narrow == pytest.approx(0.2 / np.sqrt(0.03))
+
+
+def test_the_error_grows_with_what_disagrees() -> None:
+    calm = looks(((0, 0, 0), (0, 0, 0)), (0, 0, 0)).covariance(np.zeros(3))
+    np.testing.assert_allclose(np.diag(calm)[3:], 0.01 * LEAST_FACTOR**2)
+    pulled = looks(((0.3, 0, 0), (0, 0.3, 0)), (0, 0, 0.2)).covariance(np.zeros(3))
+    expected = LEAST_FACTOR**2 + ALONE_FACTOR**2 * 0.09 / 0.02 + NARROW_FACTOR**2 * 0.04 / 0.03
+    np.testing.assert_allclose(np.diag(pulled)[3:], 0.01 * expected)
+    bone = looks(((0.3, 0, 0), (0, 0.3, 0)), (0, 0, 0.2), PART_FACTOR).covariance(np.zeros(3))
+    np.testing.assert_allclose(bone, pulled * PART_FACTOR**2)
+
+
+def test_one_view_has_only_its_narrow_windows() -> None:
+    assert looks((), (0.0, 0.3, 0.4)).disagreement(np.zeros(3)) == pytest.approx((0.0, 0.5 / np.sqrt(0.03)))
+
+
+class _View:
+    """A view whose X-ray is its DRR at the pose plus what another pose would add: the residual is the derivative times that motion."""
+
+    def __init__(self, rng: np.random.Generator, motion_mm: np.ndarray, source_mm: np.ndarray) -> None:
+        self.radius, self.mask, self.weight = 4, np.ones((24, 24), np.float32), np.ones((24, 24), np.float32)
+        self.view = SimpleNamespace(source_mm=source_mm)
+        self.jacobian = rng.normal(0, 1e-3, (6, 24, 24))
+        self.jacobian[:3] *= 60
+        self.moving = rng.normal(size=(24, 24))
+        self.fixed = self.moving + np.tensordot(motion_mm, self.jacobian, 1)
+
+    def set_mask(self, mask: np.ndarray, weight: np.ndarray) -> None:
+        assert mask.all()
+        self.weight = weight
+
+
+def test_views_that_ask_for_other_poses_are_found_in_their_equations() -> None:
+    """Views that want +1 and -1 mm along z: together they rest near zero, alone each wants its own; both sides count from the rest."""
+    rng, want = np.random.default_rng(0), np.r_[0, 0, 0, 0, 0, 1.0]
+    views = [_View(rng, want, SOURCES[0]), _View(rng, -want, SOURCES[1])]
+    found = Looks.at(lambda v: (v, v.moving, v.jacobian), views, 1.0, np.zeros(3))
+    np.testing.assert_allclose(found.alone[0] - found.alone[1], 2 * want, atol=0.05)
+    # each view has four blocks whose scores are a quarter of H x 1 mm: variance 8 / 16 H^2 / (2 H)^2 = 1/8 mm^2, and a little across
+    assert 2.0 < found.disagreement(np.zeros(3))[0] < np.sqrt(8)
+    assert views[0].radius == 4  # narrow windows are a copy's
+    agreeing = Looks.at(lambda v: (v, v.moving, v.jacobian), [_View(rng, 0 * want, s) for s in SOURCES], 1.0, np.zeros(3))
+    assert max(np.abs(a).max() for a in agreeing.alone) < 1e-9
+
+
+def _judged(similarity: float = 0.9, error_mm: float = 0.5, part: bool = False, **seen: object) -> tuple[str, tuple[str, ...]]:
+    best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (similarity, 0.95)), 0)
+    sides = {"straight": (0.9, 0.9), "mirrored": (0.2, 0.2), **seen}
+    return judge(best, [], [error_mm], 1.0, 2, np.zeros(3), seen=Evidence(**sides), names=("A", "B"), part=part)
+
+
+def test_verdicts_and_their_sentences() -> None:
+    assert _judged() == ("pass", ())
+    assert _judged(similarity=0.5)[0] == "warn"
+    assert _judged(similarity=0.5, part=True)[0] == "pass"  # a bone is compared through small windows
+    assert _judged(similarity=0.1, part=True)[0] == "fail"
+    verdict, reasons = _judged(part=True, bone=(1.1, 0.7))
+    assert verdict == "warn"
+    assert "only 70 % as strong" in reasons[0]
+    assert _judged(part=True, bone=(1.1, 0.9))[0] == "pass"
+    assert _judged(error_mm=2.4)[0] == "warn"
+    assert _judged(error_mm=5.4)[0] == "fail"
+    assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.7))[0] == "fail"
