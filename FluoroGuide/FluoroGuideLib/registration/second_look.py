@@ -66,9 +66,11 @@ def _better(task: Task, found: Answer, candidates: list) -> Answer:
 
 
 def _variant(task: Task, images: list, levels: tuple, **changes: object) -> Task:
-    """A task of its own on some X-rays and levels; what it finds out about grey values stays its own."""
+    """A task of its own on some X-rays and levels; what it finds out about grey values stays its own, and its progress is not told."""
     options = dataclasses.replace(task.options, levels=levels, **changes)
-    return dataclasses.replace(task, images=list(images), options=options, inverted=set(), mirrored_starts=[], notes=[], history=[])
+    return dataclasses.replace(
+        task, images=list(images), options=options, inverted=set(), mirrored_starts=[], notes=[], history=[], progress=lambda *_: None,
+    )
 
 
 def _from_finer_search(task: Task, start: np.ndarray) -> list[Refined]:
