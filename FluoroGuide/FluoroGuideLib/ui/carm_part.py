@@ -23,7 +23,7 @@ from .text import translator
 _ = translator(__name__)
 STILL_MS = 250
 """After so long without a change the picture is made in full quality."""
-DRAG_PX, STILL_PX, SHOWN_PX = 192, 384, 320
+DRAG_PX, STILL_PX, SHOWN_PX = 256, 384, 320
 
 
 class CarmPart(Section):
