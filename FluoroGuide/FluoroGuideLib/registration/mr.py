@@ -10,13 +10,14 @@ import dataclasses
 
 import numpy as np
 
+from ..anatomy.attenuation import WATER_ATTENUATION_PER_MM
 from ..anatomy.mr import MrVolume
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
 from ..projection.joseph import Projector
 from .confidence import Limits
 from .result import Registration
-from .volume import MovingVolume, resampled
+from .volume import BODY_PER_MM, MovingVolume, resampled
 
 UNCERTAIN_SHARE = 0.97
 """Rays are left out when their summed uncertainty exceeds this quantile of all rays through the volume seen along its three axes."""
@@ -39,6 +40,10 @@ WHOLE_LOOK = (
     "Without its segmentation, a bone that moved against its surroundings since planning is not noticed in MR: segment it, "
     "or compare the overlay with the bone before use."
 )
+SLAB_MM, BESIDE_MM, SLAB_SHARE = 150.0, 90.0, 0.15
+"""A scan narrower than the first that is cut on both sides is a slab of a wider body, taken to go on for the second on each side; rays with
+less than the third of their way in the slab do not vote."""
+SOFT_MOST = 1.1 * WATER_ATTENUATION_PER_MM
 CT_WORDS = ("The X-ray and the volume", "The predicted error at the target", "The views contradict each other", "The bone's own shadow")
 """How the engine's sentences begin that speak with the limits of CT."""
 NEAR_MM = 25.0
@@ -62,12 +67,36 @@ class UnknownRays:
         return image if self.beyond is None else image + self.beyond.project(view, pose, mask, distances)
 
 
+class SlabRays:
+    """Rays of which too small a part runs through a scan that is narrower than the body: those beside it say nothing.
+
+    Rays across the slab stay known: the tissue beside it is smooth, and local normalisation takes that away.
+    """
+
+    def __init__(self, scanned: Projector, all_body: Projector, ends: Projector | None) -> None:
+        self.scanned, self.all_body, self.ends = scanned, all_body, ends
+
+    @property
+    def count(self) -> int:
+        """Projections made."""
+        return sum(p.count for p in (self.scanned, self.all_body, self.ends) if p is not None)
+
+    def project(self, view: CArmView, pose: np.ndarray, mask: np.ndarray | None = None, distances: np.ndarray | None = None) -> np.ndarray:
+        """Above 0 where the ray must not vote, float32 (rows, columns)."""
+        everything = self.all_body.project(view, pose, mask, distances)
+        beside = np.maximum(SLAB_SHARE * everything - self.scanned.project(view, pose, mask, distances), 0)
+        return beside if self.ends is None else beside + self.ends.project(view, pose, mask, distances)
+
+
 class MrMovingVolume(MovingVolume):
-    """The moving volume of an MR: rays through uncertain voxels count as unknown."""
+    """The moving volume of an MR: rays through uncertain voxels count as unknown; a slab narrower than the body goes on in soft tissue."""
 
     def __init__(self, volume: MrVolume, backend: str = "auto") -> None:
         super().__init__(volume, backend)
         self._unknown: UnknownRays | None = None
+        self.slab_axis = None if self.cut_at_the_sides else slab_axis(volume.image)
+        if self.slab_axis is not None:
+            self.image = continued_slab(volume.image, self.slab_axis)
 
     def beyond(self) -> UnknownRays:
         """What :class:`MovingVolume` calls the unknown body beyond the scan, and the uncertain rays."""
@@ -78,8 +107,52 @@ class MrMovingVolume(MovingVolume):
             values = sitk.GetArrayViewFromImage(spread)
             sums = np.concatenate([values.sum(axis).ravel() * 4.0 for axis in range(3)])
             limit = float(np.quantile(sums[sums > 0], UNCERTAIN_SHARE)) if (sums > 0).any() else np.inf
-            self._unknown = UnknownRays(super().beyond(), Projector(spread + 1e-9, self.backend), limit)
+            beyond = super().beyond() if self.slab_axis is None else self._beside(super().beyond())
+            self._unknown = UnknownRays(beyond, Projector(spread + 1e-9, self.backend), limit)
         return self._unknown
+
+
+    def _beside(self, ends: Projector | None) -> SlabRays:
+        """The rays beside a slab."""
+        import SimpleITK as sitk
+
+        body = [sitk.Cast(resampled(image, 4.0) > BODY_PER_MM, sitk.sitkFloat32) for image in (self.volume.image, self.image)]
+        return SlabRays(*(Projector(image, self.backend) for image in body), ends)
+
+
+def slab_axis(image: object) -> int | None:
+    """The image axis across which a scan is a slab narrower than the body: not the long axis, cut on both sides; None where there is none."""
+    import SimpleITK as sitk
+
+    size = np.asarray(image.GetSize()) * np.asarray(image.GetSpacing())
+    along = np.abs(np.reshape(image.GetDirection(), (3, 3))[2])  # how far each axis runs along the patient
+    values = sitk.GetArrayViewFromImage(image)
+    for axis in np.argsort(size):
+        across = values.shape[2 - axis]
+        ends = [float((np.take(values, n, 2 - axis) > BODY_PER_MM).mean()) for n in (0, across - 1)]
+        middle = float((np.take(values, across // 2, 2 - axis) > BODY_PER_MM).mean())
+        if along[axis] < 0.7 and size[axis] < SLAB_MM and min(ends) > 0.7 * middle > 0.1:
+            return int(axis)
+    return None
+
+
+def continued_slab(image: object, axis: int) -> object:
+    """The image with soft tissue as at its two borders going on for :data:`BESIDE_MM` along an axis, then nothing."""
+    import SimpleITK as sitk
+
+    count, values = int(BESIDE_MM / image.GetSpacing()[axis]), sitk.GetArrayViewFromImage(image)
+    place, pieces = 2 - axis, []
+    for border in (0, -1):
+        plane = sitk.GetImageFromArray(np.minimum(np.take(values, border, place), SOFT_MOST).astype(np.float32))
+        smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(plane, 4.0))
+        pieces.append(np.repeat(np.expand_dims(smooth, place), count, place))
+    pieces[0][tuple(slice(0, 1) if a == place else slice(None) for a in range(3))] = 0.0  # the body ends there
+    pieces[1][tuple(slice(-1, None) if a == place else slice(None) for a in range(3))] = 0.0
+    result = sitk.GetImageFromArray(np.concatenate([pieces[0], values, pieces[1]], place))
+    result.SetSpacing(image.GetSpacing())
+    result.SetDirection(image.GetDirection())
+    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-float(count) if a == axis else 0.0 for a in range(3)]))
+    return result
 
 
 def mr_options(options: object) -> object:

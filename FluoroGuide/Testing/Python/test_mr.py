@@ -294,12 +294,14 @@ def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
 
 
 def test_classes_of_a_real_lumbar_spine(data_dir):
-    """T2 of a spine whose export added 60 to every value; labels of vertebral bodies.  Read off the picture: the sigmoid's gas, a disc, the air."""
+    """T2 of a spine whose export added an offset to every value; labels of vertebral bodies."""
     folder = data_dir / "mr_lumbar_labelled"
     image, labels = (sitk.ReadImage(str(folder / f"VB2_05_{kind}.nii.gz"))[20:60, 60:300, 0:200] for kind in ("img", "labels"))
     volume = attenuation_from_mr(image, "T2")
     values = sitk.GetArrayFromImage(volume.image) / 0.02
     assert at(volume.image, (40.0, 295.0, 100.0)) == 0.0  # behind the back
+    first, last = (np.mean(values[:, :, n] > 0.5) for n in (0, -1))
+    assert min(first, last) > 0.3  # the scan's ends across the slices are not the skin
     bodies = sitk.GetArrayFromImage(sitk.Resample(labels, volume.image, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
     assert 0.95 < np.median(values[bodies]) < 1.3
     from scipy.ndimage import binary_dilation, binary_erosion
@@ -308,3 +310,33 @@ def test_classes_of_a_real_lumbar_spine(data_dir):
     # end plates and walls are found without the labels: many more dense voxels at the bodies' surface than in them
     assert np.mean(values[rim] > 1.3) > 4 * np.mean(values[binary_erosion(bodies, iterations=3)] > 1.3)
     assert np.mean(values[rim] > 1.3) > 0.15
+
+
+def test_a_slab_narrower_than_the_body_goes_on_in_soft_tissue():
+    """A sagittal series: 72 mm of a body that is wider, cut on both sides along x."""
+    from FluoroGuideLib.anatomy.mr import SOFT, MrVolume
+    from FluoroGuideLib.registration.mr import BESIDE_MM, MrMovingVolume, slab_axis
+
+    k, j, _ = np.mgrid[:60, :60, :24]
+    mu = np.where((abs(j - 30) < 20), SOFT, 0.0).astype(np.float32)  # 3 mm voxels: 117 mm deep, 180 mm high, 72 mm wide
+    mu[20:40, 26:34, 8:16] = 2 * SOFT
+    image = sitk.GetImageFromArray(mu)
+    image.SetSpacing([3.0] * 3)
+    image.SetOrigin([-34.5, -88.5, -88.5])
+    volume = MrVolume(image, "MR", "slab", None, {}, image * 0.0, "T2", ())
+    moving = MrMovingVolume(volume)
+    assert slab_axis(image) == moving.slab_axis == 0
+    wide = sitk.Image(image)
+    wide.SetSpacing([8.0, 3.0, 3.0])
+    assert slab_axis(wide) is None  # 192 mm
+    assert at(moving.image, (-34.5 - BESIDE_MM / 2, 0.0, 0.0)) == pytest.approx(SOFT, rel=0.01)
+    assert at(moving.image, (-34.5 - BESIDE_MM, 0.0, 0.0)) == 0.0
+    assert at(moving.image, (1.5, 0.0, 0.0)) == pytest.approx(2 * SOFT)  # the scan itself is as it was
+    carm = {"sid_mm": 1000, "sod_mm": 700, "rows": 61, "columns": 61, "pixel_spacing_mm": (4.0, 4.0)}
+    across, along = (moving.beyond().project(CArmView.from_angles(a, 0, **carm), np.eye(4)) > 0 for a in (90, 0))
+    assert not across[30, 30]
+    assert not along[30, 30]
+    # one pixel is 4 * 700 / 1000 = 2.8 mm at the isocentre: 20 pixels are 56 mm, beside the slab's 36; across it stays in the body (58 mm deep)
+    assert along[30, 50]
+    assert along[30, 10]
+    assert not across[30, 48]
