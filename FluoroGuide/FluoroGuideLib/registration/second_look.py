@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import CancelledError
 from ..geometry.rigid import motion
 from .coarse_to_fine import coarse_to_fine, make_level, refine_pool
 from .refine import Refined, distinct
@@ -97,6 +98,8 @@ def _from_one_view(task: Task, number: int, start: np.ndarray) -> list[Candidate
     steps = np.arange(-DEPTH_REACH_MM, DEPTH_REACH_MM + 1e-6, DEPTH_STEP_MM)
     tried = []
     for step in steps:
+        if task.cancelled():
+            raise CancelledError()
         pose = motion(np.r_[0, 0, 0, step * along], center) @ alone.pose
         seen = level.without_unknown(task.moving.beyond(), pose)
         tried.append(Candidate(pose, -seen.evaluate(pose, center_in_isocenter(pose, task.point_lps_mm), derivatives=False).rank))
