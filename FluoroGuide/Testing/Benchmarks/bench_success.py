@@ -109,7 +109,7 @@ def correlations(case: Case, moving: MovingVolume, rounds: int) -> dict:
 
     def ours() -> np.ndarray:
         g, m = drr.fixed, (drr.weight > 0).astype(np.float32)
-        return maps._masked([maps.fft.rfft2(x, maps.shape) for x in (m, g * m, g * g * m)], maps._template)
+        return maps._masked([maps.fft.rfft2(x, maps.shape) for x in (m, g * m, g * g * m)], maps._template, 0.3 * maps.count)
 
     def render() -> object:
         return maps._moving(pose)
