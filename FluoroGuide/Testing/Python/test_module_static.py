@@ -179,6 +179,13 @@ def test_signals_are_named_with_their_types(path):
                     assert re.fullmatch(r"\w+\(.*\)", argument.value), f"{path.name}:{node.lineno}"
 
 
+def test_every_key_belongs_to_one_widget():
+    """Qt fires neither of two shortcuts with the same keys."""
+    keys = [key for path in CODE for key in re.findall(r'"(Ctrl\+[^"]+)"\)', path.read_text())]
+    assert len(keys) > 10
+    assert len(set(keys)) == len(keys), sorted(k for k in set(keys) if keys.count(k) > 1)
+
+
 def test_the_module_file_is_wiring_only():
     text = (MODULE / "FluoroGuide.py").read_text()
     assert len(text.splitlines()) < 300
