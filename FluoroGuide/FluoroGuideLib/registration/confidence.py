@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 BLOCK_PX = 16
 SANDWICH_SCALE = 3.0
 """Factor of the block sandwich's sigmas where the pictures are not looked at in other ways (rigid anatomy; see Docs/accuracy.md)."""
-LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 1.3, 1.2, 1.3
+LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 0.9, 0.8, 1.0
 """Factors of the sandwich's sigmas: always; per sigma that the views alone disagree; per sigma that narrow windows move the answer."""
-PART_FACTOR = 3.3
+PART_FACTOR = 4.7
 """The same looks at a bone's own pose say less (small windows, few blocks, tissue around it that stretched): its sigmas are larger by this."""
 STEP_DAMPING = 1e-3
 STEP_SCALE = np.array([1 / LEVER_MM] * 3 + [1.0] * 3)
@@ -202,7 +202,7 @@ class Limits:
     """
 
     similarity_fail: float = 0.25
-    similarity_warn: float = 0.55
+    similarity_warn: float = 0.5
     part_similarity_fail: float = 0.2
     part_similarity_warn: float = 0.35
     bone_warn: float = 0.82
