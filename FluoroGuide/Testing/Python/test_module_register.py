@@ -311,6 +311,7 @@ def test_cancel_at_many_moments_leaves_pose_views_and_record_as_they_were(module
     session, ui = widget.logic.session, widget.ui
     try:
         volume, _line, _nodes = fill(widget)
+        widget._parameterNode.searchAround = False  # in noise a search takes long and finds nothing; any registration can be cancelled
         while session.engine.busy:
             tick(0.02)
         session.registrar.accept(registration(), session.registrar.submit(volume, widget.panel.xrays(), plan_of(widget))[1], plan_of(widget))
@@ -330,10 +331,10 @@ def test_cancel_at_many_moments_leaves_pose_views_and_record_as_they_were(module
             began = time.monotonic()
             ui.fgRegisterButton.click()
             while widget.panel.register.running:
-                tick()
+                tick(0.005)
             whole = time.monotonic() - began
         before, rng, ended = state(), np.random.default_rng(0), []
-        for pause in rng.uniform(0.0, 0.8 * whole, 12):
+        for pause in 0.8 * whole * (np.arange(8) + rng.uniform(size=8)) / 8:  # one in each eighth
             ui.fgRegisterButton.click()
             tick(float(pause))
             if not widget.panel.register.running:
@@ -343,11 +344,11 @@ def test_cancel_at_many_moments_leaves_pose_views_and_record_as_they_were(module
             began = time.monotonic()
             ui.fgCancelButton.click()
             while widget.panel.register.running:
-                tick()
+                tick(0.005)
             assert time.monotonic() - began < 1.0
             assert state() == before, f"cancelled after {pause:.2f} s"
             assert "Nothing was changed" in ui.fgStatus.text
-        assert len(ended) < 6, "hardly any registration was cancelled in the middle"
+        assert len(ended) < 4, "hardly any registration was cancelled in the middle"
     finally:
         slicer_app.leave(widget)
         widget.cleanup()
