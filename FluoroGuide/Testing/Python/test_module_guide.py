@@ -340,7 +340,9 @@ def test_the_guide_layout_comes_and_goes_with_the_module(app_with_window):
         assert composite.GetBackgroundVolumeID() == widget._parameterNode.volume.GetID()
     assert find_all(widget.logic.session.host, "guide-view")
     shortcuts = slicer.util.mainWindow().findChildren("QShortcut")
-    assert len(shortcuts) >= 8
+    keys = [s.key.toString() for s in shortcuts]
+    assert len(set(keys)) == len(keys) == 14, "each key told in a tool tip, those of parts too"
+    assert {"Ctrl+Shift+S", "Ctrl+Shift+N", "Ctrl+Shift+W"} <= set(keys)
     slicer_app.leave(widget)
     assert node.GetViewArrangement() == 3
     assert not [s for s in slicer.util.mainWindow().findChildren("QShortcut") if s.parent() is not None]
