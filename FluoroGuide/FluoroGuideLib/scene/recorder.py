@@ -295,12 +295,6 @@ class Recorder:
         pattern = ", ".join(answer.patterns) or None
         self.change(lambda record: record.add_contrast(agent.strip() or "not told", volume_ml, pattern, vascular, note or None))
 
-    def add_dose(self, paths: str | Path | Sequence[str | Path], procedure: str) -> Any:
-        """Read dose reports (or X-ray headers) into the record; returns the ``DoseSummary``."""
-        from ..record.dose import read_dose
-
-        return self.set_dose(read_dose(paths), procedure)
-
     def set_dose(self, dose: Any, procedure: str = "") -> Any:
         """Put a dose into the record; one that it replaces is withdrawn, not lost."""
         from ..record.withdrawal import withdraw
@@ -358,19 +352,6 @@ class Recorder:
         """
         write_record(path, self._needed())
         return Path(path)
-
-    def report(self, path: str | Path, identifiers: bool = False) -> Path:
-        """Write the page for people."""
-        from ..record.report import write_report
-
-        write_report(path, self._needed(), identifiers=identifiers)
-        return Path(path)
-
-    def export(self, folder: str | Path, formats: Sequence[str], identifiers: bool = False) -> list[Path]:
-        """Write ``json``, ``csv``, ``html`` and ``dicom`` into a folder, without identifiers unless asked."""
-        from ..record.export import export_record
-
-        return export_record(self._needed(), folder, formats, identifiers=identifiers)
 
     def write_job(self, kind: str, path: str | Path, identifiers: bool = False) -> Any:
         """Have a file written by the engine: ``report``, ``record`` or ``all`` (a folder); the job's result are the files' paths."""
