@@ -14,7 +14,7 @@ def sent(record: object) -> dict:
     data["key_images"] = [{**image, "png_base64": ""} for image in data["key_images"]]
     kept = []
     for entry in data.get("withdrawn", []):
-        if "png_base64" in (entry["item"] or {}):
+        if "png_base64" in (entry.get("item") or {}):
             pictures.append(base64.b64decode(entry["item"]["png_base64"]))
             entry = {**entry, "item": {**entry["item"], "png_base64": ""}}
         kept.append(entry)
@@ -30,7 +30,7 @@ def _joined(record: dict, pictures: list) -> dict:
 
     data = {**record, "key_images": [whole(image) for image in record["key_images"]]}
     if "withdrawn" in record:
-        data["withdrawn"] = [{**w, "item": whole(w["item"])} if "png_base64" in (w["item"] or {}) else w for w in record["withdrawn"]]
+        data["withdrawn"] = [{**w, "item": whole(w["item"])} if "png_base64" in (w.get("item") or {}) else w for w in record["withdrawn"]]
     return data
 
 

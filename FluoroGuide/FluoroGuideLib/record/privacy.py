@@ -186,7 +186,7 @@ def without_identifiers(data: dict, words: Iterable[str] = ()) -> dict:
     result = {key: kept.get(key, rest.get(key)) for key in data} | {"patient": None, "key_images": pictures}
     if result.get("plan"):
         result["plan"] = {**result["plan"], "volume_name": "Volume" if result["plan"].get("volume_name") else ""}
-    doses = [result.get("dose"), *(w["item"] for w in result.get("withdrawn", []) if w["kind"] == "dose")]
+    doses = [result.get("dose"), *(w.get("item") for w in result.get("withdrawn", []) if w.get("kind") == "dose")]
     for event in [e for dose in doses for e in (dose or {}).get("events", [])]:
         event["uid"] = None
     return result

@@ -343,7 +343,7 @@ def _withdrawn(record: ProcedureRecord) -> str:
     """Entries that were taken back: they count nowhere else, and are never hidden."""
     from .withdrawal import title
 
-    rows = [[escape(title(w)), _when((w["item"] or {}).get("utc")), _when(w["utc"]), escape(w["reason"]),
+    rows = [[escape(title(w)), _when((w.get("item") or {}).get("utc")), _when(w["utc"]), escape(w["reason"]),
              _when(w["reinstated_utc"]) if w["reinstated_utc"] else ""]
             for w in record.withdrawn]
     return _section("Withdrawn entries", _table(("Entry", "Entered", "Withdrawn", "Reason", "Put back"), rows)) if rows else ""

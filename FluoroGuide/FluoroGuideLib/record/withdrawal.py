@@ -114,9 +114,9 @@ def _utc(value: Any) -> str | None:
 
 def title(entry: dict) -> str:
     """What was withdrawn, in a few words: ``"drug: triamcinolone"``."""
-    item, kind = entry["item"], KINDS[entry["kind"]]
-    if item is None:
-        return "no complication"
+    item, kind = entry.get("item"), KINDS.get(entry.get("kind"))
+    if item is None or kind is None:  # a newer version may know more kinds
+        return "no complication" if kind == "complication" else kind or "entry"
     named = {
         "placements": lambda: item["trajectory"]["name"], "contrast": lambda: item["agent"], "injectate": lambda: item["drug"],
         "pain": lambda: f"{item['when']}, {item['score']:g}", "complications": lambda: item["text"],
@@ -133,4 +133,4 @@ def without_pictures(withdrawn: list[dict]) -> list[dict]:
     def told(entry: dict) -> dict:
         return {**entry, "item": {k: v for k, v in entry["item"].items() if k not in ("png_base64", "sha256")}}
 
-    return [told(w) if w["kind"] == "key_images" else w for w in withdrawn]
+    return [told(w) if isinstance(w.get("item"), dict) and "png_base64" in w["item"] else w for w in withdrawn]

@@ -70,7 +70,7 @@ def record_text(data: dict) -> str:
 
     slim = {**data, "key_images": [without(image) for image in data["key_images"]]}
     if "withdrawn" in data:
-        slim["withdrawn"] = [{**w, "item": without(w["item"])} if w["kind"] == "key_images" else w for w in data["withdrawn"]]
+        slim["withdrawn"] = [{**w, "item": without(w["item"])} if w.get("kind") == "key_images" else w for w in data["withdrawn"]]
     first, *rest = json.dumps(slim, ensure_ascii=False, allow_nan=False).split(json.dumps(_PICTURE))
     return "".join([first, *(piece for picture, after in zip(pictures, rest, strict=True) for piece in ('"', picture, '"', after))])
 
