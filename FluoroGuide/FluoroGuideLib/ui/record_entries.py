@@ -50,6 +50,8 @@ class Entries:
         if rows != self._rows:
             self._rows = rows
             fill_table(ui.fgEntryTable, [[row.text, row.utc[11:16]] for row in rows])
+            for number, row in enumerate(rows):
+                ui.fgEntryTable.item(number, 0).setToolTip(row.text)  # a long one does not fit its cell
             ui.fgEntryTable.clearSelection()
         withdraw, back = self._target(False), self._target(True)
         allow(ui.fgWithdrawButton, missing or ("" if withdraw is not None else self._why_not()), self._section.tool_tip(ui.fgWithdrawButton))
