@@ -16,6 +16,8 @@ from .preprocess import Normalized
 from .xray import XrayImage
 
 MAX_PICTURE_PIXELS = 400_000_000
+MOST_PIXELS_PER_BYTE = 1100
+"""Deflate packs 1032 to 1 at best, JPEG less: a file that promises more is damaged, and would be filled up with grey."""
 
 __all__ = ["check_card", "inspect_report", "inspect_text", "open_xray", "read_geometry_card", "read_xray", "run_report", "write_preview"]
 
@@ -75,6 +77,8 @@ def _read_picture(path: Path) -> np.ndarray:
         size = reader.GetSize()
         if float(np.prod([float(n) for n in size])) > MAX_PICTURE_PIXELS:
             raise FluoroGuideError("The picture is too large", f"{path.name}, {size}", "Check the file")
+        if float(np.prod([float(n) for n in size])) > MOST_PIXELS_PER_BYTE * path.stat().st_size:
+            raise FluoroGuideError("The picture is damaged or incomplete", f"{path.name} promises {size} pixels", "Export it again")
         image = reader.Execute()
     except (RuntimeError, MemoryError, UnicodeDecodeError):
         raise FluoroGuideError("The file is not a picture that can be read", path.name, "Give DICOM XA/RF, PNG, TIFF or NRRD") from None

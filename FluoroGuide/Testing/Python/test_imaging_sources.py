@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +166,16 @@ def test_real_knee_pictures_with_their_calibration(data_dir):
     assert not image.mask[0, 0]
     assert not image.mask[300, 800]
     assert image.mask[900, 900]
+
+
+def test_a_small_file_that_promises_a_huge_picture_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "x.jpg"
+    Image.fromarray((np.hypot(*(np.mgrid[:64, :72] - 30)) * 4).astype(np.uint8)).save(path)
+    data = path.read_bytes()
+    at = data.index(b"\xff\xc0") + 5  # rows and columns in the frame header
+    assert data[at : at + 4] == bytes([0, 64, 0, 72])
+    path.write_bytes(data[:at] + bytes([60, 0, 72, 0]) + data[at + 4 :])
+    with pytest.raises(FluoroGuideError, match="promises"):
+        open_xray(path, None)
