@@ -17,7 +17,7 @@ from ..geometry.frames import lps_from_ijk
 from ..projection.joseph import Projector
 from .confidence import Limits
 from .result import Registration
-from .volume import BODY_PER_MM, MovingVolume, resampled
+from .volume import BODY_PER_MM, MovingVolume, resampled, unknown_beyond
 
 UNCERTAIN_SHARE = 0.97
 """Rays are left out when their summed uncertainty exceeds this quantile of all rays through the volume seen along its three axes."""
@@ -107,17 +107,18 @@ class MrMovingVolume(MovingVolume):
             values = sitk.GetArrayViewFromImage(spread)
             sums = np.concatenate([values.sum(axis).ravel() * 4.0 for axis in range(3)])
             limit = float(np.quantile(sums[sums > 0], UNCERTAIN_SHARE)) if (sums > 0).any() else np.inf
-            beyond = super().beyond() if self.slab_axis is None else self._beside(super().beyond())
+            beyond = super().beyond() if self.slab_axis is None else self._beside()
             self._unknown = UnknownRays(beyond, Projector(spread + 1e-9, self.backend), limit)
         return self._unknown
 
 
-    def _beside(self, ends: Projector | None) -> SlabRays:
-        """The rays beside a slab."""
+    def _beside(self) -> SlabRays:
+        """The rays beside a slab and beyond its ends."""
         import SimpleITK as sitk
 
+        ends = unknown_beyond(self.image)
         body = [sitk.Cast(resampled(image, 4.0) > BODY_PER_MM, sitk.sitkFloat32) for image in (self.volume.image, self.image)]
-        return SlabRays(*(Projector(image, self.backend) for image in body), ends)
+        return SlabRays(*(Projector(image, self.backend) for image in body), None if ends is None else Projector(ends, self.backend))
 
 
 def slab_axis(image: object) -> int | None:

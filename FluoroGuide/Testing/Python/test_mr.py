@@ -25,9 +25,9 @@ SPACING = 2.5
 
 @pytest.fixture(scope="module")
 def ct() -> sitk.Image:
-    """A body with a fat layer, a lung and an off-centre bone (cortex around marrow), HU; 55 x 45 x 40 voxels of 2.5 mm."""
-    k, j, i = np.mgrid[:40, :45, :55]
-    x, y, z = SPACING * (i - 27), SPACING * (j - 22), SPACING * (k - 20)
+    """A body with a fat layer, a lung and an off-centre bone (cortex around marrow), HU; 67 x 57 x 40 voxels of 2.5 mm."""
+    k, j, i = np.mgrid[:40, :57, :67]
+    x, y, z = SPACING * (i - 33), SPACING * (j - 28), SPACING * (k - 20)
     hu = np.full(x.shape, -1000.0)
     body = (x / 60) ** 2 + (y / 48) ** 2
     hu[body < 1] = -100
@@ -39,7 +39,7 @@ def ct() -> sitk.Image:
     hu[((x - 20) / 5) ** 2 + ((y + 18) / 5) ** 2 + ((z + 12) / 9) ** 2 < 1] = 500
     image = sitk.GetImageFromArray(hu.astype(np.float32))
     image.SetSpacing([SPACING] * 3)
-    image.SetOrigin([-27 * SPACING, -22 * SPACING, -20 * SPACING])
+    image.SetOrigin([-33 * SPACING, -28 * SPACING, -20 * SPACING])
     return image
 
 
