@@ -14,6 +14,10 @@ FIELD_SHARE = 0.97
 """Radius of a round field of view, as a part of the smaller half side, at which the body is looked for."""
 CUT_SHARE = 0.25
 """Part of the field's border that must lie in the body for it to count as cut: a narrow field may reach beyond the skin on one side."""
+NEAR_SHARE, BEYOND_SHARE = 0.85, 1.03
+"""Part of the radius from which the body's end is looked for, and beyond which a body goes on that no field cut."""
+SAME_END_SHARE = 0.5
+"""Part of the directions in which a body that ends near the border must end at the same distance from the axis: it was cut there."""
 NARROW_SHARE = 0.85
 """Rays that pass the axis of a narrow field farther away than this part of its radius are not compared: little of their way is known."""
 ENDS_MM = 45.0
@@ -103,20 +107,31 @@ def unknown_beyond(image: object, spacing_mm: float = 6.0, sides: bool = True) -
 
 
 def is_cut_at_the_sides(image: object) -> bool:
-    """Whether a field of view narrower than the body cut it off (CBCT, a reconstruction zoomed in): body along the
-    inscribed circle, nothing beyond it.
+    """Whether a field of view narrower than the body cut it off (CBCT, a reconstruction zoomed in): body along the inscribed circle that
+    ends there, everywhere at the same distance from the axis, as skin does not.
 
     The third index axis is taken as the field's axis, as scanners and C-arms write their slices.
     """
     import SimpleITK as sitk
 
     size, spacing = np.asarray(image.GetSize(), float), np.asarray(image.GetSpacing())
-    values = sitk.GetArrayViewFromImage(image)[values_between(int(size[2]))] > BODY_PER_MM
+    body = sitk.GetArrayViewFromImage(image)[values_between(int(size[2]))] > BODY_PER_MM
     radius = (size[:2] * spacing[:2]).min() / 2
-    x, y = ((np.arange(int(n)) - (n - 1) / 2) * s for n, s in zip(size[:2], spacing[:2], strict=True))
-    distance = np.hypot(y[:, None], x[None, :])
-    border = (distance > (FIELD_SHARE - 0.03) * radius) & (distance < FIELD_SHARE * radius)
-    return bool(values[:, border].mean() > CUT_SHARE and values[:, distance > 1.03 * radius].mean() < 0.02)
+    voxel = 0.75 * spacing[:2].max() / radius
+    beyond = max(BEYOND_SHARE, 1.0 + voxel)
+    shares = np.arange(NEAR_SHARE, beyond + 0.031, 0.01)
+    angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+    i, j = (
+        np.rint((size[n] - 1) / 2 + radius / spacing[n] * shares[:, None] * turn(angle)).astype(int) for n, turn in ((0, np.cos), (1, np.sin)))
+    inside = (i >= 0) & (j >= 0) & (i < size[0]) & (j < size[1])
+    seen = body[:, np.clip(j, 0, int(size[1]) - 1), np.clip(i, 0, int(size[0]) - 1)] & inside  # slices, distances, angles
+    end = np.where(seen.any(1), shares[len(shares) - 1 - np.argmax(seen[:, ::-1], axis=1)], 0.0)  # where the body ends in each direction
+    at_border = end > FIELD_SHARE - 0.03
+    told = inside[-3:].all(0)  # directions in which the volume has something beyond the circle
+    if at_border.mean() < CUT_SHARE or (end[:, told] > beyond).sum() > 0.05 * at_border[:, told].sum():
+        return False
+    off = np.abs(end - np.median(end[at_border])) < max(0.016, voxel)
+    return bool(off.sum() > SAME_END_SHARE * (end >= NEAR_SHARE).sum())
 
 
 def values_between(count: int, number: int = 9) -> np.ndarray:

@@ -79,6 +79,30 @@ def test_a_narrow_field_is_told_from_a_whole_body_and_continued() -> None:
     assert wide.GetPixel(wide.TransformPhysicalPointToIndex((2.0, 2.0, 2.0))) == pytest.approx(0.04, abs=1e-4)
 
 
+def ellipse(half_x_mm: float, half_y_mm: float, columns: int, rows: int, spacing_mm: float) -> sitk.Image:
+    """A water ellipse in the middle of a scan."""
+    x, y = (np.arange(columns) - (columns - 1) / 2) * spacing_mm, (np.arange(rows) - (rows - 1) / 2) * spacing_mm
+    values = 0.02 * ((x[None, :] / half_x_mm) ** 2 + (y[:, None] / half_y_mm) ** 2 < 1)
+    image = sitk.GetImageFromArray(np.repeat(values[None], 10, axis=0).astype(np.float32))
+    image.SetSpacing([spacing_mm] * 3)
+    return image
+
+
+@pytest.mark.parametrize("shape", [(60, 48, 55, 45, 2.5), (78, 70, 160, 160, 1.0), (79, 75, 160, 160, 1.0), (79, 60, 160, 160, 1.0)])
+def test_a_whole_body_close_to_the_border_is_no_narrow_field(shape: tuple) -> None:
+    """A leg that fills its square, or a body cropped closely: continued as if it were cut, it was registered 23 to 31 mm off."""
+    assert not is_cut_at_the_sides(ellipse(*shape))
+
+
+def test_a_field_that_reaches_beyond_the_skin_on_one_side_is_narrow() -> None:
+    image = ellipse(160, 100, 180, 180, 1.0)
+    image.SetOrigin((0.0, 0.0, 0.0))
+    values = np.roll(sitk.GetArrayFromImage(ellipse(160, 100, 400, 300, 1.0)), 50, axis=1)[:, 60:240, 110:290]  # skin 50 mm from its axis
+    y, x = np.mgrid[:180, :180] - 89.5
+    cut = sitk.GetImageFromArray(np.where(x**2 + y**2 < 90**2, values, 0.0).astype(np.float32))
+    assert is_cut_at_the_sides(cut)
+
+
 def test_rays_beside_a_narrow_field_are_unknown() -> None:
     """A parallel-looking AP view: rays more than 0.85 x 60 = 51 mm from the axis say nothing, those through the middle do."""
     unknown = Unknown(None, field_of_view(narrow=True))
