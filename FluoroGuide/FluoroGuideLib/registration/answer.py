@@ -9,8 +9,8 @@ import numpy as np
 
 from ..geometry.rigid import apply, recentered
 from .checks import bone_shares, evidence
-from .confidence import Limits, judge, looks_at, looks_at_part
-from .parts import Part, PartResult, register_part
+from .confidence import FIELD_FACTOR, LOST_MM, Limits, judge, looks_at, looks_at_part, lost_share
+from .parts import Part, register_part
 from .refine import Refined
 from .result import Registration
 from .search import center_in_isocenter
@@ -36,7 +36,8 @@ def whole_answer(task: Task, best: Refined, others: list[Refined], level: Level,
     task.progress(0.95, "estimating the error")
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
-    covariance = _widened(task, looks_at(masked, best.pose, center).covariance(center), center)
+    covariance = looks_at(masked, best.pose, center).covariance(center) * _field_factor(task) ** 2
+    covariance = _widened(task, covariance, center)
     return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
 
 
@@ -84,12 +85,19 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
     covariance = looks_at_part(found.level, (found.best.pose, found.surroundings)).covariance(apply(found.best.pose, task.point_lps_mm))
+    covariance = covariance * _field_factor(task) ** 2
     near = _largest_difference(found.best.pose, found.surroundings, points)
-    covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * near) ** 2
+    shares = bone_shares(found.level, (found.best.pose, found.surroundings))
+    lost = lost_share(found.best.evaluation.similarity, shares)
+    covariance[3:, 3:] += np.eye(3) * ((STRETCH_SHARE * near) ** 2 + (LOST_MM * lost) ** 2)
     covariance = _widened(task, covariance, found.center_mm)
-    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, found)
+    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, shares)
     facts = {"moved_near_mm": near, "part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
     return {**result, "facts": {**result["facts"], **facts}}
+
+
+def _field_factor(task: Task) -> float:
+    return FIELD_FACTOR if task.moving.cut_at_the_sides else 1.0
 
 
 def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.ndarray:
@@ -101,9 +109,12 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None, whole: np.ndarray, part: PartResult | None = None,
+    targets: dict[str, np.ndarray] | None, whole: np.ndarray, shares: tuple[float, ...] | None = None,
 ) -> dict:
-    """The verdict and what goes into the result; ``whole`` is the whole volume's pose, which the checks of level and side look at."""
+    """The verdict and what goes into the result.
+
+    ``whole`` is the whole volume's pose, which the checks of level and side look at; ``shares`` those of a bone's own shadow.
+    """
     views = tuple(image.view for image in task.images)
     draft = {
         "pose": best.pose, "similarity": best.evaluation.similarity, "covariance": covariance, "center_mm": center, "views": views,
@@ -115,10 +126,10 @@ def _judged(
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
-    if seen is not None and part is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
-        seen = dataclasses.replace(seen, alone_mm=(), bone=bone_shares(part.level, (part.best.pose, part.surroundings)))
+    if seen is not None and shares is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
+        seen = dataclasses.replace(seen, alone_mm=(), bone=shares)
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, part=part is not None)
+    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, part=shares is not None)
     beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
     verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
     if flat and len(views) > 1:
