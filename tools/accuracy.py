@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bars import table
 from generated_page import write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,7 @@ def section(path: Path) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *(section(p) for p in sorted((ROOT / "Docs" / "verification").glob("*.json")))])
+    return "\n".join([HEAD, table(ROOT / "Docs" / "verification"), *(section(p) for p in sorted((ROOT / "Docs" / "verification").glob("*.json")))])
 
 
 if __name__ == "__main__":
