@@ -108,7 +108,7 @@ def is_report(path: str) -> bool:
 
     try:
         return bool(is_dose_report(pydicom.dcmread(path, stop_before_pixels=True)))
-    except (OSError, pydicom.errors.InvalidDicomError):
+    except Exception:  # pydicom raises many kinds for damaged files, and none of those is one
         return False
 
 

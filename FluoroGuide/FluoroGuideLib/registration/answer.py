@@ -88,7 +88,7 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     covariance = covariance * _field_factor(task) ** 2
     near = _largest_difference(found.best.pose, found.surroundings, points)
     shares = bone_shares(found.level, (found.best.pose, found.surroundings))
-    lost = lost_share(found.best.evaluation.similarity, shares)
+    lost = lost_share(found.best.evaluation.similarity, shares) if task.moving.shows_bone else 0.0
     covariance[3:, 3:] += np.eye(3) * ((STRETCH_SHARE * near) ** 2 + (LOST_MM * lost) ** 2)
     covariance = _widened(task, covariance, found.center_mm)
     result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, shares)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .parts import BodiesLevel, Poses
 
 BLOCK_PX = 16
-SANDWICH_SCALE = 3.0
-"""Factor of the block sandwich's sigmas where the pictures are not looked at in other ways (rigid anatomy; see Docs/accuracy.md)."""
 LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 1.0, 0.9, 1.05
 """Factors of the sandwich's sigmas: always; per sigma that the views alone disagree; per sigma that narrow windows move the answer."""
 PART_FACTOR = 6.9
@@ -135,24 +133,6 @@ def _narrowed(view: FixedView) -> FixedView:
     other.radius = max(2, view.radius // 2)
     other.set_mask(view.mask > 0, (view.weight > 0).astype(np.float32))
     return other
-
-
-def sandwich(pieces: Sequence[Piece], cauchy2: float) -> np.ndarray:
-    """Scaled block-sandwich covariance (6, 6) of the first six parameters; the others are marginalised.
-
-    Parameters
-    ----------
-    pieces
-        Per view: the fixed view, the normalised DRR and its derivative (P, rows, columns).
-    cauchy2
-        Square of the Cauchy scale.
-
-    Returns
-    -------
-    Infinities on the diagonal where the equations are singular (a pose the images do not determine).
-    """
-    hessian, _, meat = (sum(x) for x in zip(*(_sums(p, cauchy2) for p in pieces), strict=True))
-    return SANDWICH_SCALE**2 * _block_sandwich(hessian, meat)
 
 
 def _sums(piece: Piece, cauchy2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,10 +25,12 @@ from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, inverse, left_jacobian, motion, perturb, point_jacobian
 from ..projection.joseph import pixel_distances
-from .confidence import BLOCK_PX, SANDWICH_SCALE, _block_sums
+from .confidence import BLOCK_PX, _block_sums
 from .refine import LEVER_MM, Refined, levenberg_marquardt
 from .similarity import Evaluation, FixedView, Level, summed
 
+SANDWICH_SCALE = 3.0
+"""Factor of the block sandwich's sigmas: a C-arm's parameters are not looked at in other ways (see ``confidence.Looks``)."""
 PARAMETERS = ("turn_columns", "turn_rows", "roll", "shift_columns", "shift_rows", "shift_beam", "log_sid", "principal_column", "principal_row")
 """Per view: rotation vector (rad) along image columns, rows and beam, about the isocentre; shift (mm) along the same three;
 logarithm of the SID; principal point in mm on the detector."""

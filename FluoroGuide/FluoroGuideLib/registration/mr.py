@@ -91,6 +91,8 @@ class SlabRays:
 class MrMovingVolume(MovingVolume):
     """The moving volume of an MR: rays through uncertain voxels count as unknown; a slab narrower than the body goes on in soft tissue."""
 
+    shows_bone = False  # right poses of a bone look no more alike than 0.15 to 0.29; MR's own limits judge them
+
     def __init__(self, volume: MrVolume, backend: str = "auto") -> None:
         super().__init__(volume, backend)
         self._unknown: UnknownRays | None = None
@@ -110,7 +112,6 @@ class MrMovingVolume(MovingVolume):
             beyond = super().beyond() if self.slab_axis is None else self._beside()
             self._unknown = UnknownRays(beyond, Projector(spread + 1e-9, self.backend), limit)
         return self._unknown
-
 
     def _beside(self) -> SlabRays:
         """The rays beside a slab and beyond its ends."""

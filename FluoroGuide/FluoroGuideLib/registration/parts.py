@@ -24,7 +24,6 @@ from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from ..projection.joseph import Projector
-from .confidence import sandwich
 from .refine import Refined, levenberg_marquardt, pose_distance_mm
 from .similarity import Evaluation, FixedView, Level, add_cost, summed
 from .volume import MovingVolume, resampled
@@ -197,11 +196,6 @@ class BodiesLevel:
         other._outer, other._tangent = (None, []), {}
         return other
 
-    def covariance(self, poses: Poses) -> np.ndarray:
-        """Covariance (6, 6) of the bone's pose about ``center_mm``, whatever the surroundings' pose."""
-        shells = self._between(poses)
-        return sandwich([(view, *self._with_jacobian(view, shells)) for view in self.views], self.cauchy2)
-
     def _between(self, poses: Poses) -> list[np.ndarray]:
         way = difference(poses[0], poses[1], self.center_mm)
         return [perturb(poses[0], f * way, self.center_mm) for f in self.fractions]
@@ -311,10 +305,6 @@ class PartResult:
     rivals: list[Refined]
     level: BodiesLevel
     center_mm: np.ndarray
-
-    def covariance(self) -> np.ndarray:
-        """Covariance (6, 6) of the bone's pose about ``center_mm``."""
-        return self.level.covariance((self.best.pose, self.surroundings))
 
 
 def register_part(

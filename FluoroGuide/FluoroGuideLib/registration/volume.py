@@ -216,7 +216,11 @@ class MovingVolume:
         As given.
     image
         What is projected: the volume, continued where a narrow field of view cut the body off at its sides.
+    shows_bone
+        Whether bone in it looks as in an X-ray, so that a bone that is hardly recognised is doubted.
     """
+
+    shows_bone = True
 
     def __init__(self, volume: AttenuationVolume, backend: str = "auto") -> None:
         self.volume, self.backend = volume, backend

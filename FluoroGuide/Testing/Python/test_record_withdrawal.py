@@ -154,3 +154,12 @@ def test_the_worker_writes_what_the_library_writes(record, tmp_path):
     assert shares[-1] < 1
     with pytest.raises(FluoroGuideError, match="cannot be written"):
         run("record", tmp_path / "nowhere" / "a.json")
+
+
+@pytest.mark.parametrize("cut", [0, 100, 140, 400])
+def test_a_damaged_file_is_no_dose_report(tmp_path, cut):
+    """Preamble, "DICM", then a group length that promises more than there is: pydicom raises kinds of its own for some of these."""
+    file = tmp_path / "damaged.dcm"
+    file.write_bytes((b"\0" * 128 + b"DICM" + b"\x02\0\0\0UL\x04\0\xff\xff\xff\x7f" + b"\x08\0\x16\0ZZ\xff\xff" * 40)[:cut])
+    assert record_tasks.is_report(str(file)) is False
+    assert record_tasks.is_report(str(tmp_path / "not there.dcm")) is False

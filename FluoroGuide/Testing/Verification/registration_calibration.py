@@ -14,14 +14,6 @@ import numpy as np
 import registration_cases as cases
 import SimpleITK as sitk
 
-from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu
-from FluoroGuideLib.evaluation.cbct import cbct_from_ct, cropped, with_contrast
-from FluoroGuideLib.evaluation.protocol import perturbed_start
-from FluoroGuideLib.evaluation.simulate import move_surroundings
-from FluoroGuideLib.geometry.rigid import apply, perturb
-from FluoroGuideLib.registration.register import MovingVolume
-from FluoroGuideLib.registration.search import start_at_isocenter
-
 SEEDS = range(4000, 4200)
 SLICE = (4000,)
 COARSE_MM = 1.4
@@ -38,7 +30,7 @@ def case(seed: int) -> dict:
         stratum = cases.STRATA[1 + (seed // 4) % (len(cases.STRATA) - 1)]
     elif place == 2:
         stratum, moved, way = "moved", AMPLITUDES_MM[seed // 24 % 3], ("label", "auto")[(seed // 2 + seed // 24) % 2]
-    made = make(stratum, name, apart, rng, moved)
+    made = cases.make(stratum, name, apart, rng, moved, coarse(name), PIXELS)
     found = cases.run(made, way)
     found["facts"] = {k: v for k, v in found["facts"].items() if k in ("checks", "moved_against_surroundings_mm")}
     return {"stratum": stratum, "volume": name, "apart_deg": apart, "moved_mm": moved, "way": way, "two": found}
@@ -57,34 +49,6 @@ def coarse(name: str) -> tuple[object, object]:
     smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(ct, sitk.sitkFloat32), [0.4 * s for s in spacing])
     small = sitk.Resample(smooth, grid, sitk.Transform(), sitk.sitkLinear, -1000.0, sitk.sitkFloat32)
     return sitk.Cast(small, sitk.sitkInt16), sitk.Resample(labels, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-
-
-def make(stratum: str, name: str, apart_deg: float, rng: np.random.Generator, moved_mm: float = 0.0) -> cases.Case:
-    """A case of a stratum, its X-rays simulated from the coarser copy."""
-    ct, labels, moving = cases.body(name)
-    source, small_labels = coarse(name)
-    target, label = cases.target_of(name, rng)
-    truth = perturb(start_at_isocenter(target), np.r_[np.radians(rng.uniform(-10, 10, 3)), rng.uniform(-12, 12, 3)], np.zeros(3))
-    direction, things = rng.normal(size=(20, 3)), []
-    points = target + direction / np.linalg.norm(direction, axis=1, keepdims=True) * rng.uniform(3, 30, (20, 1))
-    if moved_mm > 0:
-        source, _ = move_surroundings(source, sitk.Cast(small_labels == label, sitk.sitkUInt8), rng, moved_mm)
-    if stratum == "cbct":
-        offset = float(rng.choice([-200.0, 200.0]))
-        moving = MovingVolume(attenuation_from_hu(cbct_from_ct(ct, target + rng.uniform(-15, 15, 3), rng, offset_hu=offset), "CBCT"))
-    elif stratum == "truncated_ct":
-        moving = MovingVolume(attenuation_from_hu(cropped(ct, target + [0, 0, rng.uniform(-10, 10)], [np.inf, np.inf, float(rng.uniform(45, 65))])))
-    elif stratum == "contrast":
-        source = with_contrast(source, target, rng)
-    elif stratum == "needle_and_wires":
-        things = cases.metal_near(target, rng)
-    pixels, cases.PIXELS = cases.PIXELS, PIXELS
-    try:
-        images = cases.xrays(source, truth, apart_deg, rng, cases.simulation(stratum, rng), things)
-    finally:
-        cases.PIXELS = pixels
-    start = perturbed_start(truth, apply(truth, target), rng, mtre_mm=float(rng.uniform(0, 40)), points_lps_mm=points, max_rotation_deg=20.0)
-    return cases.Case(name, label, apart_deg, moving, labels, target, truth, points, images, start, source)
 
 
 def group(result: dict) -> str:

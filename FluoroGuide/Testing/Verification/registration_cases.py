@@ -98,27 +98,31 @@ def target_of(name: str, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     return np.array(body(name)[0].TransformContinuousIndexToPhysicalPoint(index[::-1].tolist())), label
 
 
-def make(stratum: str, name: str, apart_deg: float, rng: np.random.Generator, moved_mm: float = 0.0) -> Case:
-    """A case of a stratum, on the thorax or the pelvis; ``moved_mm``: how far the surroundings of the target's bone moved."""
+def make(
+    stratum: str, name: str, apart_deg: float, rng: np.random.Generator, moved_mm: float = 0.0, shown: tuple | None = None, pixels: int = PIXELS,
+) -> Case:
+    """A case of a stratum, on the thorax or the pelvis; ``moved_mm``: how far the surroundings of the target's bone moved.
+
+    ``shown``: CT and label image that the X-rays are simulated from (those that are registered by default), on ``pixels`` a side.
+    """
     ct, labels, moving = body(name)
     target, label = target_of(name, rng)
     truth = perturb(start_at_isocenter(target), np.r_[np.radians(rng.uniform(-10, 10, 3)), rng.uniform(-12, 12, 3)], np.zeros(3))
     direction = rng.normal(size=(20, 3))
     points = target + direction / np.linalg.norm(direction, axis=1, keepdims=True) * rng.uniform(3, 30, (20, 1))
-    source, things = ct, []
+    (source, source_labels), things = shown or (ct, labels), []
     if moved_mm > 0:
-        source, _ = move_surroundings(ct, sitk.Cast(labels == label, sitk.sitkUInt8), rng, moved_mm)
+        source, _ = move_surroundings(source, sitk.Cast(source_labels == label, sitk.sitkUInt8), rng, moved_mm)
     if stratum == "cbct":
         offset = float(rng.choice([-200.0, 200.0]))
         moving = MovingVolume(attenuation_from_hu(cbct_from_ct(ct, target + rng.uniform(-15, 15, 3), rng, offset_hu=offset), "CBCT"))
     elif stratum == "truncated_ct":
-        half = [np.inf, np.inf, float(rng.uniform(45, 65))]
-        moving = MovingVolume(attenuation_from_hu(cropped(ct, target + [0, 0, rng.uniform(-10, 10)], half)))
+        moving = MovingVolume(attenuation_from_hu(cropped(ct, target + [0, 0, rng.uniform(-10, 10)], [np.inf, np.inf, float(rng.uniform(45, 65))])))
     elif stratum == "contrast":
         source = with_contrast(source, target, rng)
     elif stratum == "needle_and_wires":
         things = metal_near(target, rng)
-    images = xrays(source, truth, apart_deg, rng, simulation(stratum, rng), things)
+    images = xrays(source, truth, apart_deg, rng, simulation(stratum, rng), things, pixels)
     start = perturbed_start(truth, apply(truth, target), rng, mtre_mm=float(rng.uniform(0, 40)), points_lps_mm=points, max_rotation_deg=20.0)
     return Case(name, label, apart_deg, moving, labels, target, truth, points, images, start, source)
 
@@ -153,13 +157,15 @@ def simulation(stratum: str, rng: np.random.Generator) -> SimulationOptions:
     return options
 
 
-def xrays(source: object, pose: np.ndarray, apart_deg: float, rng: np.random.Generator, options: SimulationOptions, things: list) -> list[XrayImage]:
+def xrays(
+    source: object, pose: np.ndarray, apart_deg: float, rng: np.random.Generator, options: SimulationOptions, things: list, pixels: int = PIXELS,
+) -> list[XrayImage]:
     """Two simulated views with their own C-arm distances and detector."""
     sod, sid, field = rng.uniform(640, 760), rng.uniform(1020, 1180), rng.uniform(290, 330)
     first = rng.uniform(-4, 4)
-    spacing = (field / PIXELS, field / PIXELS)
+    spacing = (field / pixels, field / pixels)
     views = [
-        CArmView.from_angles(angle, rng.uniform(-4, 4), sid_mm=sid, sod_mm=sod, rows=PIXELS, columns=PIXELS, pixel_spacing_mm=spacing)
+        CArmView.from_angles(angle, rng.uniform(-4, 4), sid_mm=sid, sod_mm=sod, rows=pixels, columns=pixels, pixel_spacing_mm=spacing)
         for angle in (first, first + apart_deg)
     ]
     prepared = prepare(source, views, pose, options, rng)
