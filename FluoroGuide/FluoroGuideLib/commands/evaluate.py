@@ -19,11 +19,13 @@ from . import common
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options."""
     data = parser.add_argument_group("data")
-    data.add_argument("--volume", action="append", metavar="V", help="CT or CBCT: a file, a DICOM folder, or 'thorax' (sample CT); once per subject")
+    data.add_argument("--volume", action="append", metavar="V", help="CT, CBCT or MR: file, DICOM folder, or 'thorax' (sample CT); once per subject")
+    data.add_argument("--modality", action="append", choices=["ct", "cbct", "mr"], help="what it is, where not recognised rightly; once per volume")
     data.add_argument("--targets", action="append", type=Path, metavar="JSON", help="targets.json or plan.json; once per volume")
     data.add_argument("--labels", action="append", type=Path, metavar="NRRD", help="label image of bones; once per volume")
+    data.add_argument("--simulate-from", action="append", metavar="CT", help="CT in the same space, to simulate X-rays of an MR; once per volume")
     data.add_argument("--case", action="append", metavar="DIR", help="X-rays with truth.json, of the one volume; default: X-rays are simulated")
-    data.add_argument("--study", type=Path, metavar="JSON", help="study file instead of --volume: many subjects, MR, cases")
+    data.add_argument("--study", type=Path, metavar="JSON", help="study file instead of --volume: many subjects, each with its cases")
     what = parser.add_argument_group("what is measured")
     what.add_argument("--starts", type=int, default=200, metavar="N", help="runs per volume (200)")
     what.add_argument("--starts-per-scene", type=int, default=10, metavar="N", help="runs that share one set of X-rays (10)")
@@ -63,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = [s.name for s in subjects]
     study = {
         "key": study_key(settings, subjects), "code": code_digest(), "settings": settings.to_dict(), "command": command_line(),
-        "subjects": {s.name: s.digest for s in subjects}, "versions": versions(), "machine": machine(), "begun": now(), "date": now(),
+        "subjects": {s.name: s.digest for s in subjects}, "kinds": {s.name: kind_of(s) for s in subjects},
+        "versions": versions(), "machine": machine(), "begun": now(), "date": now(),
         "simulated": not any(s.cases for s in subjects),
     }
     log = RunLog(output, study, arguments.fresh)
@@ -80,6 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
                 runner.close()
     finally:
         log.close()
+
+
+def kind_of(subject: object) -> str:
+    """What a subject's volume is, for people."""
+    contrast = subject.facts.get("mr_contrast")
+    return subject.facts.get("modality", "CT") + (f" ({contrast})" if contrast else "")
 
 
 def settings_of(arguments: argparse.Namespace) -> object:
@@ -102,12 +111,12 @@ def _check(arguments: argparse.Namespace) -> None:
     """Options that do not go together are told before anything is read."""
     if bool(arguments.volume) == bool(arguments.study):
         raise FluoroGuideError("Either --volume or --study says what to evaluate", None, "Give one of them")
-    for name in ("targets", "labels"):
-        given = getattr(arguments, name) or []
+    for name in ("targets", "labels", "modality", "simulate_from"):
+        given, option = getattr(arguments, name) or [], "--" + name.replace("_", "-")
         if arguments.study and given:
-            raise FluoroGuideError(f"--{name} does not go with --study", None, f"Write '{name}' into the study file")
+            raise FluoroGuideError(f"{option} does not go with --study", None, f"Write '{name}' into the study file")
         if given and len(given) != len(arguments.volume):
-            raise FluoroGuideError(f"The number of --{name} differs from that of --volume", f"{len(given)} and {len(arguments.volume)}")
+            raise FluoroGuideError(f"The number of {option} differs from that of --volume", f"{len(given)} and {len(arguments.volume)}")
     if arguments.case and (arguments.study or len(arguments.volume) != 1):
         raise FluoroGuideError("--case goes with exactly one --volume", None, "Write a study file for several")
     if arguments.moved and arguments.case:
@@ -123,9 +132,11 @@ def read_subjects(arguments: argparse.Namespace) -> list:
     if arguments.study:
         return read_study_file(arguments.study)
     nothing = [None] * len(arguments.volume)
+    given = {name: getattr(arguments, name) or nothing for name in ("targets", "labels", "simulate_from")}
+    modalities = [m and m.upper() for m in arguments.modality or nothing]
     return check_names([
-        load_subject(volume, targets=targets, labels=labels, cases=tuple(arguments.case or ()))
-        for volume, targets, labels in zip(arguments.volume, arguments.targets or nothing, arguments.labels or nothing, strict=True)
+        load_subject(volume, modality=modality, cases=tuple(arguments.case or ()), **{name: values[n] for name, values in given.items()})
+        for n, (volume, modality) in enumerate(zip(arguments.volume, modalities, strict=True))
     ])
 
 

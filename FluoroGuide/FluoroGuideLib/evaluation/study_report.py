@@ -43,7 +43,7 @@ def study_html(table: Sequence[dict], settings: Settings, facts: dict, pictures:
     table
         Finished runs (:meth:`RunLog.table`).
     facts
-        ``command``, ``versions``, ``machine``, ``date``, ``subjects``, ``simulated``, ``code``.
+        ``command``, ``versions``, ``machine``, ``date``, ``subjects``, ``simulated``, ``code``, ``kinds`` (what each volume is).
     pictures
         (run, PNG) each.
     """
@@ -62,7 +62,8 @@ def _head(table: Sequence[dict], settings: Settings, facts: dict) -> str:
     kind = "Simulated X-rays" if facts["simulated"] else "X-rays with gold standard"
     unfinished = facts.get("expected", len(table)) - len(table)
     warning = f"<p class='notice'>{unfinished} of {facts['expected']} runs are not done yet.</p>" if unfinished > 0 else ""
-    notice = f"{kind}, {len(facts['subjects'])} volume(s): these figures say nothing of patients."
+    planned = "".join(f", {n} of them MR" for n in [sum(k.startswith("MR") for k in facts.get("kinds", {}).values())] if n)
+    notice = f"{kind}, {len(facts['subjects'])} volume(s){planned}: these figures say nothing of patients."
     return (
         f"<h1>Evaluation of registration</h1><p class='notice'>{notice}</p>{warning}"
         f"<p>{escape(EXPLAINED)} Limit here: {settings.success_mm:g} mm.</p>"
@@ -130,11 +131,12 @@ def _gallery(pictures: Sequence[tuple[dict, bytes]]) -> str:
 
 
 def _facts(settings: Settings, facts: dict, table: Sequence[dict]) -> str:
+    kinds = facts.get("kinds", {})
     lines = {
         "command": facts["command"], "seed": settings.seed, "settings": ", ".join(f"{k} {v}" for k, v in settings.to_dict().items()),
         "code": facts["code"], "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items()), "machine": facts["machine"],
         "date": facts["date"], "results": f"digest {results_digest(table)} of all columns but times",
-        **{f"volume {name}": f"SHA-256 {digest[:16]}" for name, digest in facts["subjects"].items()},
+        **{f"volume {name}": f"{kinds.get(name, 'CT')}, SHA-256 {digest[:16]}" for name, digest in facts["subjects"].items()},
     }
     body = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in lines.items())
     return f"<section><h2>How to repeat this</h2><table><tbody>{body}</tbody></table></section>"

@@ -18,7 +18,7 @@ SAMPLE = "thorax"
 
 
 def load_subject(
-    volume: str, *, name: str | None = None, modality: str = "CT", targets: str | Path | None = None, labels: str | Path | None = None,
+    volume: str, *, name: str | None = None, modality: str | None = None, targets: str | Path | None = None, labels: str | Path | None = None,
     names: str | Path | None = None, cases: tuple[str, ...] = (), simulate_from: str | Path | None = None,
 ) -> Subject:
     """One subject from its files.
@@ -27,10 +27,12 @@ def load_subject(
     ----------
     volume
         A file that SimpleITK reads, a DICOM folder, or ``"thorax"``: the sample CT with its labels.
+    modality
+        One of :data:`MODALITIES`; None: recognised.
     targets
         ``targets.json`` or ``plan.json``.  Without: the middles of the labels; without labels: random points of bone.
     labels, names
-        Label image on the volume's grid, and the names of its labels.
+        Label image on the volume's grid, and the names of its labels.  In MR they refine the bones that the X-ray sees.
     cases
         Folders with X-rays and ``truth.json``.
     simulate_from
@@ -44,18 +46,19 @@ def load_subject(
     from ..anatomy.attenuation import read_volume
     from ..anatomy.segments import read_segmentation
 
-    if modality not in MODALITIES:
+    if modality is not None and modality not in MODALITIES:
         raise FluoroGuideError("The modality is not known", modality, "Use " + ", ".join(MODALITIES))
     digest = hashlib.sha256()
-    label_image, label_names = None, {}
+    label_image, label_names, series, note = None, {}, None, ""
     if volume == SAMPLE:
         from .sample import WHEEL_SHA256, thorax_ct
 
         image, label_image, label_names = thorax_ct()
         label_names = {k: v for k, v in label_names.items() if v.startswith("vertebrae_") and v.split("_")[1] in SAMPLE_LEVELS}
         digest.update(WHEEL_SHA256.encode())
+        modality = "CT"
     else:
-        image = read_volume(volume)
+        image, modality, series, note = _read(volume, modality)
         _add_file(digest, Path(volume))
     if labels is not None:
         label_image, label_names = read_segmentation(labels, names)
@@ -67,13 +70,36 @@ def load_subject(
         ct = read_volume(simulate_from)
         _add_file(digest, Path(simulate_from))
     if modality == "MR" and ct is None and not cases:
-        hint = "Give X-rays with --case, or a CT in the same space with simulate_from in a study file"
+        hint = "Give X-rays with --case, or a CT in the same space with --simulate-from (in a study file: simulate_from)"
         raise FluoroGuideError("X-rays cannot be simulated from MR", Path(volume).name, hint)
     points = _targets(targets, label_image, label_names, digest)
-    return Subject(
-        name or Path(volume).name.split(".")[0], moving_image(image, modality, Path(volume).name, label_image), points, label_image,
-        tuple(_case(Path(folder), digest) for folder in cases), ct, digest.hexdigest(), {"modality": modality, "size": list(image.GetSize())},
-    )
+    name = name or Path(volume).name.split(".")[0]
+    facts = {"modality": modality, "size": list(image.GetSize())} | ({"mr_contrast": series.contrast} if series else {})
+    if series is not None:  # a sidecar or tags beside the voxels decide it
+        digest.update(series.contrast.encode())
+    moving = image if series is None else _attenuation(series, name, note, label_image, label_names)
+    return Subject(name, moving, points, label_image, tuple(_case(Path(folder), digest) for folder in cases), ct, digest.hexdigest(), facts)
+
+
+def _read(volume: str, modality: str | None) -> tuple[object, str, object | None, str]:
+    """(image, modality, MR series or None, how it was recognised)."""
+    from ..anatomy.attenuation import read_volume
+    from ..anatomy.mr_series import read_facts, read_mr, recognise
+
+    image = None if modality or read_facts(volume).get("modality") else read_volume(volume)
+    found, note = (modality, "") if modality else recognise(volume, image)
+    if found != "MR":
+        return read_volume(volume) if image is None else image, found, None, note
+    series = read_mr(volume, check_modality=modality is None)
+    return series.image, found, series, note
+
+
+def _attenuation(series: object, name: str, note: str, labels: object | None, names: dict[int, str]) -> object:
+    """MR becomes attenuation here, once; HU are sent to workers as they are, at half the size."""
+    from ..anatomy.mr import attenuation_of_series, with_labels
+
+    made = attenuation_of_series(series, name, note)
+    return made if labels is None else with_labels(made, labels, names)
 
 
 def _same_grid(a: object, b: object) -> bool:
@@ -82,17 +108,6 @@ def _same_grid(a: object, b: object) -> bool:
 
 SAMPLE_LEVELS = ("T8", "T9", "T10", "T11", "T12", "L1")
 """Vertebrae of the sample CT that lie completely inside the scan, with what surrounds them."""
-
-
-def moving_image(image: object, modality: str, name: str, labels: object | None) -> object:
-    """What is registered: HU are sent as they are (half the size of attenuation); MR becomes attenuation here."""
-    if modality != "MR":
-        return image
-    try:
-        from ..anatomy.mr import attenuation_from_mr
-    except ImportError:
-        raise FluoroGuideError("This FluoroGuide cannot register MR volumes", name, "Give a CT or CBCT") from None
-    return attenuation_from_mr(image, name=name, labels=labels)
 
 
 def _targets(path: str | Path | None, labels: object | None, names: dict[int, str], digest: object) -> tuple:
@@ -167,7 +182,7 @@ def _from_entry(entry: dict, folder: Path) -> Subject:
     if not isinstance(volume, str):
         raise FluoroGuideError("A subject of the study file names no volume", entry.get("name"), "Give the name of its file")
     return load_subject(
-        volume if volume == SAMPLE else str(folder / volume), name=entry.get("name"), modality=entry.get("modality") or "CT",
+        volume if volume == SAMPLE else str(folder / volume), name=entry.get("name"), modality=entry.get("modality") or None,
         cases=tuple(str(folder / c) for c in cases), **files,
     )
 

@@ -51,11 +51,12 @@ def _cached(store: OrderedDict, key: object, make: Callable[[], object]) -> obje
 def moving_volume(subject: Subject) -> object:
     """The subject's volume prepared for registration, made once per process."""
     from ..anatomy.attenuation import AttenuationVolume, attenuation_from_hu
-    from ..registration.volume import MovingVolume
+    from ..registration.mr import moving_of
 
     def make() -> object:
-        ready = isinstance(subject.volume, AttenuationVolume)
-        return MovingVolume(subject.volume if ready else attenuation_from_hu(subject.volume, name=subject.name))
+        if isinstance(subject.volume, AttenuationVolume):
+            return moving_of(subject.volume)
+        return moving_of(attenuation_from_hu(subject.volume, subject.facts.get("modality", "CT"), subject.name))
 
     return _cached(_VOLUMES, f"{subject.name} {subject.digest}", make)
 
@@ -114,7 +115,10 @@ def _simulated(
         if subject.labels is None or label is None:
             raise FluoroGuideError("Moved anatomy needs the label of the bone at each target", subject.name, "Give labels, and targets inside them")
         facts["moved_mm"] = settings.moved_mm[number // len(settings.apart_deg) % len(settings.moved_mm)]
-        source, _ = move_surroundings(source, sitk.Cast(subject.labels == label, sitk.sitkUInt8), rng, facts["moved_mm"])
+        bone = sitk.Cast(subject.labels == label, sitk.sitkUInt8)
+        if subject.simulate_from is not None:
+            bone = sitk.Resample(bone, source, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        source, _ = move_surroundings(source, bone, rng, facts["moved_mm"])
     return _xrays(source, truth, apart, settings, rng), truth, facts
 
 
@@ -145,6 +149,7 @@ def _xrays(source: object, pose: np.ndarray, apart_deg: float, settings: Setting
 
 def _part(subject: Subject, settings: Settings, moving: object, target: np.ndarray, label: int | None) -> object:
     """What :func:`register` is told to register; a bone's shells are shared by the scene's starts."""
+    from ..registration.mr import is_mr, mr_part
     from ..registration.parts import Part, label_distance, make_part
 
     if settings.part == "whole":
@@ -152,7 +157,11 @@ def _part(subject: Subject, settings: Settings, moving: object, target: np.ndarr
     if settings.part == "label":
         if subject.labels is None or label is None:
             raise FluoroGuideError("Registering a labelled bone needs labels, and targets inside them", subject.name, "Give labels, or choose 'auto'")
-        return Part(moving, label_distance(subject.labels, [label]), target, f"label {label}")
+        labels = moving.volume.parts if is_mr(moving.volume) else subject.labels  # those of MR lie on the grid of its classes
+        return Part(moving, label_distance(labels, [label]), target, f"label {label}")
+    if is_mr(moving.volume):
+        bone = mr_part(moving.volume, "auto", target)
+        return None if bone is None else make_part(moving, bone, target)
     try:
         return make_part(moving, "auto", target)
     except FluoroGuideError:

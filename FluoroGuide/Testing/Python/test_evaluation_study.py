@@ -17,6 +17,7 @@ from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.evaluation import figures, runlog, trials
 from FluoroGuideLib.evaluation.study import Chunk, Settings, Subject, chunks, run_keys
 from FluoroGuideLib.evaluation.study_report import study_figures, study_html
+from FluoroGuideLib.evaluation.subjects import load_subject
 from FluoroGuideLib.evaluation.truth import read_truth
 
 SMALL = Settings(starts=4, starts_per_scene=2, pixels=64, noise="clean", search=False, largest_start_mm=8.0, shell_mm=4.0, views="both")
@@ -261,10 +262,44 @@ def test_command_on_real_files_then_continued(tmp_path: Path, capsys: pytest.Cap
     assert "other settings" in capsys.readouterr().err
 
 
+def test_mr_is_recognised_and_registered_as_mr(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """An MR drawn from the small CT, its contrast told by a side file; X-rays simulated from the CT, whose voxels are others than the MR's."""
+    from FluoroGuideLib.evaluation.pseudo_mr import PseudoMrOptions, pseudo_mr
+
+    ct, labels = small_ct()
+    options = PseudoMrOptions(pixel_mm=3.0, slice_mm=5.0, bias=0.0, noise=0.01, distortion_mm=0.0)
+    mr, bones, _ = pseudo_mr(ct, options, np.random.default_rng(1), labels)
+    for name, image in (("ct", ct), ("mr", mr), ("bones", bones)):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    (tmp_path / "mr.json").write_text(json.dumps({"Modality": "MR", "RepetitionTime": 0.5, "EchoTime": 0.012, "ScanningSequence": "SE"}))
+    point = ct.TransformContinuousIndexToPhysicalPoint(np.argwhere(sitk.GetArrayViewFromImage(labels) == 3).mean(0)[::-1].tolist())
+    (tmp_path / "t.json").write_text(json.dumps([{"name": "ball", "position_lps_mm": list(point)}]))
+    files = {"labels": tmp_path / "bones.nii.gz", "targets": tmp_path / "t.json", "simulate_from": tmp_path / "ct.nii.gz"}
+    planned = load_subject(str(tmp_path / "mr.nii.gz"), **files)
+    assert planned.facts["modality"] == "MR"
+    moved = Settings(starts=1, pixels=64, noise="clean", search=False, largest_start_mm=4.0, moved_mm=(4.0,), part="auto")
+    told = trials.run_chunk(planned, moved, Chunk(0, 0, (0,)))[0]["reasons"]
+    assert "Planned on MR (T1)" in told
+    assert "label 3" in told, "the labelled bone at the target is registered on its own"
+    options = [word for name, path in files.items() for word in ("--" + name.replace("_", "-"), str(path))]
+    command = ["evaluate", "--volume", str(tmp_path / "mr.nii.gz"), "--starts", "1", "--largest-start", "4", "--no-search",
+               "--size", "64", "--noise", "clean", "--workers", "1", "--gallery", "0", "--json", "--output", str(tmp_path / "out")]
+    assert main([*command, *options]) == 0
+    found = json.loads(capsys.readouterr().out)["groups"]["mr, two views"]
+    assert (found["errors"], found["success_percent"]) == (0, 100.0)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "MR (T1), SHA-256" in page
+    assert "1 of them MR" in page
+    assert main(command) == 2
+    assert "--simulate-from" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [([], "--volume or --study"), (["--volume", "a", "--study", "b"], "--volume or --study"), (["--volume", "missing.nii"], "does not exist"),
-     (["--volume", "a", "--targets", "b", "--targets", "c"], "differs"), (["--volume", "a", "--volume", "b", "--case", "c"], "exactly one"),
+     (["--volume", "a", "--targets", "b", "--targets", "c"], "differs"),
+     (["--study", "a", "--simulate-from", "b"], "'simulate_from'"), (["--volume", "a", "--volume", "b", "--modality", "mr"], "--modality differs"),
+     (["--volume", "a", "--volume", "b", "--case", "c"], "exactly one"),
      (["--volume", "a", "--starts", "0"], "number of starts"), (["--volume", "a", "--moved", "x"], "--moved"),
      (["--study", "missing.json"], "study file")],
 )

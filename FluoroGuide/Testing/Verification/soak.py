@@ -25,6 +25,7 @@ SLICE = (1,)
 MINUTES = Path(__file__).resolve().parents[3] / "build" / "verify" / "soak-minutes.jsonl"
 MOTION_S, CONTRAST_S, NEEDLE_S = 240.0, 300.0, 180.0
 WARM_UP_MINUTES = 3
+LIVE_BAR_MS = 100.0
 
 
 class Procedure:
@@ -51,10 +52,20 @@ class Procedure:
         node = build_xray(self.host, self.image, 0)
         self.live = LiveView(self.host, LiveSession(self.setup), node, 0)
         self.worker = EngineClient(threads=1)
+        self._warm_up()
         self.record = ProcedureRecord.of_plan(self.setup.plan)
         self.keeper = RecordKeeper.start(self.record, folder)
         self.journal = next(folder.iterdir())
         self.jobs, self.registrations, self.acknowledged, self.not_durable = [], 0, 0, 0
+
+    def _warm_up(self) -> None:
+        """As the module does when it opens and a volume is chosen: the worker has imported, compiled and prepared before the first frame."""
+        job = self.worker.warm_up(self.volume)
+        while not job.finished:
+            self.worker.poll()
+            time.sleep(0.01)
+        if job.error:
+            raise job.error
 
     @staticmethod
     def _with_contrast(frame: np.ndarray) -> np.ndarray:
@@ -204,7 +215,7 @@ def growth(rows: list[dict]) -> dict:
     return {
         "minutes": len(rows), "memory_mb_first": first["memory_mb"], "memory_mb_last": last["memory_mb"], "memory_slope_mb_per_min": slope,
         "own_memory_slope_mb_per_min": own, **{f"{k}_grown": last[k] - first[k] for k in ("threads", "open_files", "nodes", "observed_nodes")},
-        "p50_ms_first": first["p50_ms"], "p50_ms_last": last["p50_ms"], "p95_ms_first": first["p95_ms"], "p95_ms_last": last["p95_ms"],
+        "p95_ms_worst_minute": max(r["p95_ms"] for r in rows), "p50_ms_first": first["p50_ms"], "p50_ms_last": last["p50_ms"], "p95_ms_first": first["p95_ms"], "p95_ms_last": last["p95_ms"],
     }
 
 
@@ -212,5 +223,5 @@ def summarize(results: list[dict]) -> dict:
     """The run's figures, and whether they keep what is promised (only a long run can)."""
     r = {k: round(v, 3) if isinstance(v, float) else v for k, v in results[-1].items() if k not in ("seed", "cpu_seconds")}
     flat = r.get("memory_slope_mb_per_min", 99) < 1 and not any(r.get(f"{k}_grown") for k in ("threads", "open_files", "nodes", "observed_nodes"))
-    kept = flat and not r["lost_acknowledged_events"] and not r["counter_drift"] and not r["failed"]
+    kept = flat and r.get("p95_ms_worst_minute", 999) <= LIVE_BAR_MS and not r["lost_acknowledged_events"] and not r["counter_drift"] and not r["failed"]
     return {**r, "as_promised": bool(kept) if r["seconds"] >= 1800 else None}
