@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--part", choices=["whole", "auto", "label"], help="what is registered; default whole, with --moved auto")
     what.add_argument("--no-search", action="store_true", help="only refine each start")
     what.add_argument("--largest-start", type=float, default=40.0, metavar="MM", help="initial mTRE of the outermost shell (40)")
+    what.add_argument("--largest-rotation", type=float, default=20.0, metavar="DEG", help="rotation of the starts, at most (20)")
     what.add_argument("--shell", type=float, default=4.0, metavar="MM", help="width of the shells (4)")
     what.add_argument("--success", type=float, default=2.0, metavar="MM", help="limit of success (2)")
     what.add_argument("--noise", choices=["fluoroscopy", "clean"], default="fluoroscopy")
@@ -102,6 +103,7 @@ def settings_of(arguments: argparse.Namespace) -> object:
     return Settings(
         starts=arguments.starts, starts_per_scene=arguments.starts_per_scene, views=arguments.views, moved_mm=moved,
         part=arguments.part or ("auto" if moved else "whole"), largest_start_mm=arguments.largest_start, shell_mm=arguments.shell,
+        largest_rotation_deg=arguments.largest_rotation,
         success_mm=arguments.success, pixels=arguments.size, noise=arguments.noise,
         projector=arguments.projector or ("rtk" if rtk_available() else "march"), search=not arguments.no_search, seed=arguments.seed,
     )
