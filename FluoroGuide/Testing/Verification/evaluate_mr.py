@@ -26,6 +26,8 @@ SLICE = (1,)
 LABELS = {36: "T8", 35: "T9", 34: "T10", 33: "T11", 32: "T12", 31: "L1"}
 """Vertebrae that lie completely inside the scan."""
 WAYS = {"rigid": ("--part", "whole"), "moved": ("--moved", "8", "--part", "label")}
+FULL = ["--starts", "40"]
+FEW = ["--starts", "2", "--starts-per-scene", "2", "--size", "128", "--noise", "clean"]
 
 
 def study(folder: Path, seed: int) -> Path:
