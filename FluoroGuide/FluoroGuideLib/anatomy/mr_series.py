@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import FluoroGuideError
 from .attenuation import read_volume
+from .volume_checks import BoundedFile, read_header
 
 TAGS = {
     "Modality": "modality", "ScanningSequence": "sequence", "RepetitionTime": "tr_ms", "EchoTime": "te_ms", "InversionTime": "ti_ms",
@@ -96,13 +97,11 @@ def read_facts(path: str | Path) -> dict:
 
 
 def _dicom_facts(path: Path) -> dict:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        with path.open("rb") as file:
+            dataset = read_header(BoundedFile(file, path.stat().st_size), specific_tags=list(TAGS))
         return {name: _plain(dataset.get(key)) for key, name in TAGS.items() if dataset.get(key) not in (None, "", [])}
-    except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, TypeError, NotImplementedError):
+    except Exception:  # pydicom raises many kinds for damaged files, and for files that are not DICOM
         return {}
 
 
@@ -229,7 +228,11 @@ def modality_from_values(image: object) -> tuple[str, str]:
     """The same of an image without tags, by its values alone."""
     import SimpleITK as sitk
 
-    low = float(sitk.GetArrayViewFromImage(image).min())
+    return modality_of_lowest(float(sitk.GetArrayViewFromImage(image).min()))
+
+
+def modality_of_lowest(low: float) -> tuple[str, str]:
+    """The same by the lowest value alone."""
     if low < -200:
         return "CT", ""
     if low >= 0:

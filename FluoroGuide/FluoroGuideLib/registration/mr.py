@@ -7,6 +7,7 @@ limits are other ones, rays through voxels of uncertain class do not vote, and t
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +15,14 @@ from ..anatomy.attenuation import WATER_ATTENUATION_PER_MM
 from ..anatomy.mr import MrVolume
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
+from ..geometry.rigid import apply, inverse
 from ..projection.joseph import Projector
-from .confidence import Limits
+from .answer import MOVED_MM
+from .checks import Evidence
+from .confidence import Limits, judge
+from .refine import Refined
 from .result import Registration
+from .similarity import Evaluation
 from .volume import BODY_PER_MM, MovingVolume, resampled, unknown_beyond
 
 UNCERTAIN_SHARE = 0.97
@@ -44,8 +50,10 @@ SLAB_MM, BESIDE_MM, SLAB_SHARE = 150.0, 90.0, 0.15
 """A scan narrower than the first that is cut on both sides is a slab of a wider body, taken to go on for the second on each side; rays with
 less than the third of their way in the slab do not vote."""
 SOFT_MOST = 1.1 * WATER_ATTENUATION_PER_MM
-CT_WORDS = ("The X-ray and the volume", "The predicted error at the target", "The views contradict each other", "The bone's own shadow")
-"""How the engine's sentences begin that speak with the limits of CT."""
+ERROR_WARN_MM = 3.5
+"""Predicted error from which on the overlay is to be compared with the bone."""
+UNLIMITED = Limits(similarity_fail=-2.0, similarity_warn=-2.0)
+"""With these the judge of the engine finds nothing wrong with a right pose, and says only what changes nothing."""
 NEAR_MM = 25.0
 """A label farther from the target than this is not the target's bone."""
 
@@ -205,47 +213,81 @@ def judged_as_mr(result: Registration, volume: MrVolume, targets: dict[str, np.n
     draft = dataclasses.replace(result, covariance=covariance)
     errors = draft.target_error(targets or {}) if np.isfinite(covariance).all() else []
     error = max((max(e.in_plane_mm) if len(result.views) == 1 else e.predicted_error_mm for e in errors), default=0.0)
-    fails, warns, notes = _findings(draft, error)
+    findings = [*_own_findings(draft, error), *_engine_findings(result, targets or {"centre": apply(inverse(result.pose), result.center_mm)})]
+    fails, warns, notes = ([f.sentence for f in findings if f.level == level] for level in ("fail", "warn", "note"))
     verdict = "fail" if fails else "warn" if warns else "pass"
     said = f"{PLANNED} ({volume.contrast or 'contrast unknown'})" + (f": predicted error {error:.1f} mm (95 %)." if errors else ".")
     facts = {
         **result.facts, "planned_on": "MR", "mr_contrast": volume.contrast, "mr_caveats": list(volume.caveats),
-        "mr_error_floor_mm": FLOOR_MM,
+        "mr_error_floor_mm": FLOOR_MM, "mr_findings": [f"{f.level}: {f.kind}" for f in findings],
     }
     return dataclasses.replace(draft, verdict=verdict, reasons=(*fails, *warns, *notes, said, *volume.caveats), facts=facts)
 
 
-def _findings(result: Registration, error_mm: float) -> tuple[list[str], list[str], list[str]]:
-    """(reasons to fail, to warn, sentences that change nothing)."""
-    fails, warns = [], []
-    part, whole = "part" in result.facts, _whole_similarity(result)
-    worst = min(result.similarity, default=0.0)
+@dataclass(frozen=True)
+class Finding:
+    """What is thought of a registration: ``kind`` names it, ``level`` is ``fail``, ``warn`` or ``note`` (changes nothing)."""
+
+    kind: str
+    level: str
+    sentence: str
+
+
+def _own_findings(result: Registration, error_mm: float) -> list[Finding]:
+    """What MR's own limits say."""
+    found, part, whole, worst = [], "part" in result.facts, _whole_similarity(result), min(result.similarity, default=0.0)
     if part and worst < PART_SIMILARITY_FAIL:
-        fails.append(f"The bone's outline is not seen in the X-ray (similarity {worst:.2f}).")
+        found.append(Finding("bone not seen", "fail", f"The bone's outline is not seen in the X-ray (similarity {worst:.2f})."))
     elif part and worst < PART_SIMILARITY_WARN:
-        warns.append(f"The bone's outline is seen only partly in the X-ray (similarity {worst:.2f}).")
+        found.append(Finding("bone hardly seen", "warn", f"The bone's outline is seen only partly in the X-ray (similarity {worst:.2f})."))
     if whole < SIMILARITY_FAIL:
-        fails.append(f"The X-ray and the MR do not look alike (similarity {whole:.2f}): wrong level, body part, side or geometry?")
+        sentence = f"The X-ray and the MR do not look alike (similarity {whole:.2f}): wrong level, body part, side or geometry?"
+        found.append(Finding("not alike", "fail", sentence))
     elif whole < SIMILARITY_WARN:
-        warns.append(f"The X-ray and the MR look only partly alike (similarity {whole:.2f}).")
-    checks = result.facts.get("checks") or {}
-    apart = max(checks.get("alone_mm", ()), default=0.0)
+        found.append(Finding("partly alike", "warn", f"The X-ray and the MR look only partly alike (similarity {whole:.2f})."))
+    seen = _evidence(result)
+    apart = max(seen.alone_mm, default=0.0)
     if apart > ALONE_FAIL_MM:
-        fails.append(f"The views contradict each other by {apart:.1f} mm at the target.")
-    if error_mm > Limits().error_fail_mm:
-        fails.append("The images do not determine the position of the target well enough.")
-    elif error_mm > 3.5:
-        warns.append(f"The predicted error at the target is {error_mm:.1f} mm.")
-    kept = [r for r in result.reasons if not r.startswith(CT_WORDS)]
-    hard = [r for r in kept if "mirror image" in r or "do not determine" in r or ("along the spine" in r and checks.get("level_ratio", np.inf) < 1.0)]
-    notes = [r for r in kept if r == "in-plane only" or r.startswith("The grey values")]
-    moved = float(result.facts.get("moved_against_surroundings_mm", 0.0))
-    warns += [r for r in kept if r not in (*hard, *notes)]
+        found.append(Finding("views apart", "fail", f"The views contradict each other by {apart:.1f} mm at the target."))
+    if seen.level_ratio < Limits().level_warn:
+        sentence = f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?"
+        found.append(Finding("level", "fail" if seen.level_ratio < Limits().level_fail else "warn", sentence))
+    if error_mm > Limits().error_fail_mm or not np.isfinite(result.covariance).all():
+        found.append(Finding("undetermined", "fail", "The images do not determine the position of the target well enough."))
+    elif error_mm > ERROR_WARN_MM:
+        found.append(Finding("error", "warn", f"The predicted error at the target is {error_mm:.1f} mm."))
     if not part:
-        warns.append(WHOLE_LOOK)
-    elif moved > AGREE_MM:
-        warns.append("The bone moved against its surroundings since planning: compare the overlay with the bone before use.")
-    return [*fails, *hard], warns, notes
+        found.append(Finding("whole", "warn", WHOLE_LOOK))
+    elif float(result.facts.get("moved_against_surroundings_mm", 0.0)) > AGREE_MM:
+        sentence = "The bone moved against its surroundings since planning: compare the overlay with the bone before use."
+        found.append(Finding("moved", "warn", sentence))
+    return found
+
+
+def _engine_findings(result: Registration, points: dict[str, np.ndarray]) -> list[Finding]:
+    """What the engine said besides: its sentences without those that its limits for CT make of what :func:`_own_findings` judges anew.
+
+    Those are made once more, by the same judge from the same figures, and taken out; no sentence is read.  The rest warns (another pose
+    fits, little is covered), unless it is no more than what changes nothing.
+    """
+    limits, flat, part = Limits(), bool(result.facts.get("in_plane_only")), "part" in result.facts
+    seen = _evidence(result)
+    flipped = any(m > s + limits.mirrored for s, m in zip(seen.straight, seen.mirrored, strict=True))
+    errors = result.target_error(points) if np.isfinite(result.covariance).all() else []
+    widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
+    plain = Refined(result.pose, Evaluation(0.0, 0.0, None, None, tuple(result.similarity)), 0)
+    views = 1 if flat else 2
+    sentences = judge(plain, [], widths, 1.0, views, result.center_mm, seen=dataclasses.replace(seen, straight=(), mirrored=()), part=part)[1]
+    notes = set(judge(plain, [], [0.0], 1.0, views, result.center_mm, limits=UNLIMITED)[1])
+    rest = [r for r in result.reasons if r not in sentences or r in notes]
+    moved = part and float(result.facts.get("moved_against_surroundings_mm", 0.0)) > MOVED_MM
+    harmless = len(notes) + len(result.facts.get("inverted_views", ())) + moved  # said of every view turned over; of motion MR says its own
+    level = "fail" if flipped else "warn" if len(rest) > harmless else "note"
+    return [Finding("mirrored" if flipped else "engine", "note" if r in notes else level, r) for r in rest]
+
+
+def _evidence(result: Registration) -> Evidence:
+    return Evidence(**(result.facts.get("checks") or {}))
 
 
 def _whole_similarity(result: Registration) -> float:

@@ -12,7 +12,7 @@ from ..geometry.frames import LPS_FROM_RAS
 from .nodes import array_of
 
 MODALITY = "FluoroGuide.modality"
-"""Attribute of a volume node: what the user said that it is (``CT`` or ``MR``), where it is not recognised rightly."""
+"""Attribute of a volume node: what the user said that it is (``CT``, ``CBCT`` or ``MR``), where it is not recognised rightly."""
 LEAST_DET = 0.5
 """A grid whose axes are this far from perpendicular cannot be told to the engine."""
 
@@ -41,21 +41,51 @@ def raw_volume(node: Any, name: str = "Volume") -> RawVolume:
 
 def told_by_tags(node: Any) -> tuple[str, str, dict]:
     """(modality, MR contrast, tags without free text) of a volume node: what a person set, else what its DICOM file says; else empty."""
-    from ..anatomy.mr_series import PRIVATE, contrast_of, read_facts
-    from .dicom_database import UIDS, database
+    from ..anatomy.mr_series import PRIVATE, contrast_of
 
-    found, uids, facts = database(), (node.GetAttribute(UIDS) or "").split(), {}
-    if found is not None and uids:
-        path = found.fileForInstance(uids[0])
-        facts = read_facts(path) if path else {}
-    modality = node.GetAttribute(MODALITY) or str(facts.get("modality", ""))
+    facts = _tags(node)
+    modality = said_modality(node) or str(facts.get("modality", ""))
     return modality, contrast_of(facts) if modality == "MR" else "", {k: v for k, v in facts.items() if k not in PRIVATE}
 
 
+def _tags(node: Any) -> dict:
+    """Tags of the DICOM file that a volume node was loaded from; empty where it is not known."""
+    from ..anatomy.mr_series import read_facts
+    from .dicom_database import UIDS, database
+
+    found, uids = database(), (node.GetAttribute(UIDS) or "").split()
+    path = found.fileForInstance(uids[0]) if found is not None and uids else ""
+    return read_facts(path) if path else {}
+
+
+def said_modality(node: Any) -> str:
+    """What the user said that a volume is: ``CT``, ``CBCT`` or ``MR``; empty: to be recognised."""
+    return node.GetAttribute(MODALITY) or ""
+
+
+def say_modality(node: Any, modality: str) -> None:
+    """Remember what a volume is, whatever its tags and values say; empty: recognise it again."""
+    if modality:
+        node.SetAttribute(MODALITY, modality)
+    else:
+        node.RemoveAttribute(MODALITY)
+
+
+def seen_modality(node: Any) -> str:
+    """What a volume's tags say that it is, or where there are none its values; empty without voxels."""
+    from ..anatomy.mr_series import modality_of_lowest
+
+    told = str(_tags(node).get("modality", ""))
+    if told or node.GetImageData() is None:
+        return told
+    return modality_of_lowest(node.GetImageData().GetScalarRange()[0])[0]
+
+
 def content_key(node: Any) -> tuple:
-    """Changes whenever voxels or geometry of a volume node do."""
+    """Changes whenever voxels or geometry of a volume node do, or what the user says that it is."""
     image = node.GetImageData()
-    return (node.GetID(), None if image is None else (image.GetAddressAsString(""), image.GetMTime()), *node.GetSpacing(), *node.GetOrigin())
+    key = None if image is None else (image.GetAddressAsString(""), image.GetMTime())
+    return (node.GetID(), said_modality(node), key, *node.GetSpacing(), *node.GetOrigin())
 
 
 def bones_of(node: Any | None) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from ..planning.carms import CARM_FOLDER
 from ..scene.planner import NOT_TOLD
 from .carm_part import CarmPart
 from .checks_part import ChecksPart
+from .modality_part import ModalityPart
 from .needle_part import NeedlePart
 from .section import Section
 from .style import choose_data, show_text
@@ -38,8 +39,9 @@ class PlanSection(Section):
 
     def __init__(self, ui: Any, session: Any, panel: Any) -> None:
         super().__init__(ui, session, panel)
-        self.needles, self.carm, self.checks = (part(ui, session, panel) for part in (NeedlePart, CarmPart, ChecksPart))
-        self.parts = (self.needles, self.carm, self.checks)
+        self.needles, self.carm, self.checks, self.modality = (
+            part(ui, session, panel) for part in (NeedlePart, CarmPart, ChecksPart, ModalityPart))
+        self.parts = (self.needles, self.carm, self.checks, self.modality)
         self._shown: tuple | None = None
         self._problems: tuple[str, ...] = ()
 

@@ -287,10 +287,20 @@ def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
     assert judged(0.2, 0.2, **bone).verdict == "fail"  # another part of the body
     assert judged(0.05, 0.6, **bone).verdict == "fail"
     assert judged(0.2, 0.6, **{**bone, "checks": {"alone_mm": (4.0, 1.0)}}).verdict == "fail"
-    assert judged(0.2, 0.6, ["A fits the volume better as its mirror image: are left and right exchanged?"], **bone).verdict == "fail"
-    level = "A pose 22 mm along the spine fits as well: is it the right vertebra?"
-    assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 1.02}}).verdict == "warn"
-    assert judged(0.2, 0.6, [level], **{**bone, "checks": {"level_ratio": 0.98}}).verdict == "fail"
+    checks = bone["checks"]
+    sides = {**checks, "straight": (0.3,), "mirrored": (0.4,)}
+    flipped = judged(0.2, 0.6, ["A fits the volume better as its mirror image"], **{**bone, "checks": sides})
+    assert (flipped.verdict, flipped.facts["mr_findings"]) == ("fail", ["fail: mirrored"])
+    for ratio, verdict in ((1.02, "warn"), (0.98, "fail")):
+        again = "A pose 22 mm along the spine fits as well: is it the right vertebra?"
+        found = judged(0.2, 0.6, [again], **{**bone, "checks": {**checks, "level_ratio": ratio, "level_mm": 22.0}})
+        assert found.verdict == verdict
+        assert found.reasons.count(again) == 1  # the engine's sentence is not said twice
+    # whatever else the engine says warns, but for grey values that were turned over and for one view
+    assert judged(0.2, 0.6, ["Another pose, 9 mm away, fits almost as well."], **bone).verdict == "warn"
+    assert judged(0.2, 0.6, ["The grey values of A were inverted."], **bone, inverted_views=[0]).verdict == "pass"
+    assert judged(0.2, 0.6, ["The grey values of A were inverted.", "Another pose fits."], **bone, inverted_views=[0]).verdict == "warn"
+    assert judged(0.2, 0.6, ["in-plane only"], **bone, in_plane_only=True).verdict == "pass"
 
 
 def test_classes_of_a_real_lumbar_spine(data_dir):
