@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import FluoroGuideError
-from .volume_checks import MOST_PACKED, BoundedFile, check_file, check_kinds, check_promise
+from .volume_checks import MOST_PACKED, BoundedFile, check_file, check_kinds, check_promise, read_header
 
 WATER_ATTENUATION_PER_MM = 0.02
 """Linear attenuation of water, 1/mm, at a typical effective energy of fluoroscopy (about 65-70 keV; DESIGN 3)."""
@@ -152,10 +152,6 @@ def _headers(folder: Path) -> dict[str, list[tuple[Path, object]]]:
 
     Read with pydicom: GDCM's own scan believes every length in a file and takes gigabytes and minutes over a damaged one.
     """
-    import warnings
-
-    import pydicom
-
     series: dict[str, list[tuple[Path, object]]] = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         try:
@@ -164,9 +160,7 @@ def _headers(folder: Path) -> dict[str, list[tuple[Path, object]]]:
                     continue
                 file.seek(0)
                 bounded = BoundedFile(file, path.stat().st_size)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # what is wrong with a file is told in one sentence below
-                    header = pydicom.dcmread(bounded, stop_before_pixels=True)
+                header = read_header(bounded)
                 check_kinds(header)
                 if "Rows" in header:
                     bounded.check_pixels()

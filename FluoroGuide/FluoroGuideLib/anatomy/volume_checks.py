@@ -14,6 +14,9 @@ from ..geometry.metaimage import check_metaimage
 MAX_VOXELS = 2_000_000_000
 MOST_PACKED = 1100
 """No file holds more than this many times its size: deflate packs 1032 to 1 at best."""
+MOST_UNPACKED = 256_000_000
+"""Bytes that a deflated DICOM file may unpack to: pydicom and GDCM unpack it in memory, before anything else can be asked of it."""
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST = 1e7
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """VRs with a length of four bytes (DICOM PS3.5, 7.1.2)."""
@@ -37,6 +40,20 @@ def check_file(path: Path, what: str) -> None:
         _check_nifti(_start(path), path.name, what)
     if name.endswith((".mha", ".mhd")):
         check_metaimage(path, what)
+    if _is_dicom(path):
+        try:
+            with path.open("rb") as file:
+                _check_deflated(BoundedFile(file, path.stat().st_size))
+        except Exception:  # pydicom and zlib raise many kinds for damaged files
+            raise FluoroGuideError(f"The {what} is damaged, or unpacks to more than can be held", path.name, _NEXT) from None
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False  # no such file at all: ITK says so
 
 
 def _check_gzip(path: Path, what: str) -> None:
@@ -75,17 +92,17 @@ class BoundedFile:
     """A binary file that refuses to be read or skipped beyond its end: damaged DICOM elements promise gigabytes, and GDCM believes them."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
+        self._file, self.size = file, size
 
     def read(self, count: int = -1) -> bytes:
         """As a file's; raises EOFError for more than the whole file."""
-        if count > self._size:
+        if count > self.size:
             raise EOFError
         return self._file.read(count)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As a file's; raises EOFError beyond the end."""
-        if whence == 0 and offset > self._size:
+        if whence == 0 and offset > self.size:
             raise EOFError
         return self._file.seek(offset, whence)
 
@@ -109,7 +126,7 @@ class BoundedFile:
     def _check_rest(self, place: int) -> None:
         """Raise EOFError unless what follows the pixels (private groups, signatures, padding) ends with the file."""
         while True:
-            if place > self._size:
+            if place > self.size:
                 raise EOFError
             self._file.seek(place)
             head = self._file.read(12)
@@ -124,6 +141,43 @@ class BoundedFile:
             if length == 0xFFFFFFFF:  # a sequence that ends with a mark
                 return
             place += size + length
+
+
+def read_header(file: BoundedFile, **options: object) -> object:
+    """A DICOM file's pydicom dataset up to its pixels, where the file then stands; ``options`` go to ``pydicom.dcmread``.
+
+    Raises many kinds (pydicom's, zlib's) for damaged files, and EOFError for one that promises more than it holds, or that unpacks to more
+    than :data:`MOST_UNPACKED`.
+    """
+    import warnings
+
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong with a file is told in one sentence by the caller
+        _check_deflated(file)
+        return pydicom.dcmread(file, stop_before_pixels=True, **options)
+
+
+def _check_deflated(file: BoundedFile) -> None:
+    """Raise EOFError where a deflated dataset unpacks to too much; its bytes are counted and thrown away."""
+    import zlib
+
+    from pydicom.filereader import read_dataset
+
+    file.seek(128)
+    if file.read(4) != b"DICM":
+        raise EOFError
+    meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+    if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+        unpacker, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := file.read(min(1 << 16, file.size)):
+            while packed:
+                found += len(unpacker.decompress(packed, 1 << 20))
+                packed = unpacker.unconsumed_tail
+                if found > MOST_UNPACKED:
+                    raise EOFError
+    file.seek(0)
 
 
 def check_kinds(header: object) -> None:

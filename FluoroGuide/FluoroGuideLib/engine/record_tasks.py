@@ -102,12 +102,11 @@ def dose(*, paths: list | str, reports_only: bool = False, progress: Callable, c
 
 def is_report(path: str) -> bool:
     """Whether a file is a DICOM dose report."""
-    import pydicom
-
+    from ..imaging.dicom_file import open_dicom
     from ..record.rdsr import is_dose_report
 
     try:
-        return bool(is_dose_report(pydicom.dcmread(path, stop_before_pixels=True)))
+        return bool(is_dose_report(open_dicom(path).dataset))  # bounded: a deflated file may promise to unpack to anything
     except Exception:  # pydicom raises many kinds for damaged files, and none of those is one
         return False
 

@@ -7,7 +7,10 @@ import hashlib
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,14 @@ import pytest
 import SimpleITK as sitk
 from record_cases import record_with
 
+from FluoroGuideLib.anatomy import volume_checks
 from FluoroGuideLib.anatomy.attenuation import read_volume
+from FluoroGuideLib.anatomy.mr_series import read_facts
 from FluoroGuideLib.anatomy.segments import read_segmentation
+from FluoroGuideLib.engine.record_tasks import is_report
 from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry.rigid import read_tfm
+from FluoroGuideLib.imaging import dicom_file
 from FluoroGuideLib.imaging.geometry_card import check_card
 from FluoroGuideLib.planning.plan import point_lps_mm, read_targets
 from FluoroGuideLib.record import bundle
@@ -38,6 +45,43 @@ def zipped(path: Path, **members: bytes | str) -> Path:
         for name, content in members.items():
             file.writestr(name, content)
     return path
+
+
+# ---- deflated DICOM --------------------------------------------------------------------------------------------------------
+def deflated(path: Path, size: int) -> Path:
+    """A DICOM file whose dataset, one private element, unpacks to ``size`` bytes and a patient's sex."""
+    syntax = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
+    body = b"\x08\0\x60\0CS\x02\0MR" + b"\x09\0\x10\x10OB\0\0" + struct.pack("<I", size) + bytes(size) + b"\x10\0\x40\0CS\x02\0F "
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(body) + packer.flush()
+    path.write_bytes(bytes(128) + b"DICM\x02\0\0\0UL\x04\0" + struct.pack("<I", len(syntax)) + syntax + packed)
+    return path
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(FluoroGuideError) as told:
+        call()
+    return str(told.value)
+
+
+def test_deflate_bombs_among_volumes_and_reports_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 MB of nothing in 40 kB, where 1 MB is the limit: what Python holds meanwhile stays below 4 MB; a small deflated file is read."""
+    monkeypatch.setattr(volume_checks, "MOST_UNPACKED", 1_000_000)
+    monkeypatch.setattr(dicom_file, "MAX_DECODED_BYTES", 1_000_000)
+    (tmp_path / "series").mkdir()
+    bomb = deflated(tmp_path / "series" / "bomb.dcm", 40_000_000)
+    assert bomb.stat().st_size < 50_000
+    is_report(str(bomb)), read_facts(bomb)  # imports are not what is measured
+    tracemalloc.start()
+    try:
+        assert read_facts(bomb) == {}
+        assert is_report(str(bomb)) is False
+        assert "damaged" in refused(lambda: read_volume(bomb.parent))
+        assert "unpacks to more" in refused(lambda: read_volume(bomb))
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert read_facts(deflated(tmp_path / "small.dcm", 1000))["modality"] == "MR"
 
 
 # ---- bundles ------------------------------------------------------------------------------------------------------------
