@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from . import guidance_tasks, planning_tasks, record_tasks, xray_tasks
 
+GIVES_WAY = True
+"""A registration waits for the live view where the cores do not suffice for both, not the other way round."""
 KEPT_PARTS = 3
 _prepared: list = []
 """The volume used last, with what the registration derived from it (its resolutions); none or one."""

@@ -241,6 +241,19 @@ def _take_over_stdio() -> tuple[int, int]:
     return source, target
 
 
+def _give_way() -> None:
+    """Lower this process's priority: where the cores do not suffice, the application and its live view come first."""
+    with contextlib.suppress(OSError, AttributeError):
+        if os.name == "posix":
+            os.nice(5)
+            return
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        kernel.SetPriorityClass(ctypes.c_void_p(kernel.GetCurrentProcess()), 0x4000)  # BELOW_NORMAL_PRIORITY_CLASS
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker on this process's stdin and stdout."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -251,6 +264,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         faulthandler.enable()
     tasks = importlib.import_module(options.tasks)
+    if getattr(tasks, "GIVES_WAY", False):
+        _give_way()
     return Worker(source, target, tasks.TASKS, getattr(tasks, "forget", lambda volume: None)).run()
 
 

@@ -193,6 +193,9 @@ def test_real_registration_is_that_of_the_call_in_this_process():
         engine.warm_up(blobs, options)
         first = engine.register(blobs, xrays, start, targets=target, options=options, timeout=120)
         second = engine.register(blobs, xrays, start, targets=target, options=options, timeout=120)  # the kept resolutions
+        if os.name == "posix":
+            niceness = os.getpriority(os.PRIO_PROCESS, engine.worker_pid)
+            assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5), "it gives way to the live view"
     for result in (first, second):
         assert np.linalg.norm(result.pose[:3, 3]) < 0.5 < np.linalg.norm(start[:3, 3])
         for name in ("pose", "verdict", "reasons", "similarity", "covariance", "center_mm", "projections_rendered"):
@@ -254,6 +257,15 @@ def test_no_second_slicer_is_started(tmp_path):
     assert interpreter(str(application)) == str(tmp_path / "bin" / "PythonSlicer")
     with make(executable=str(tmp_path / "python-that-is-not-there")) as engine, pytest.raises(FluoroGuideError, match="could not be started"):
         engine.wait(engine.run("echo", value=1))
+
+
+@POSIX
+def test_only_tasks_that_say_so_give_way(shared):
+    from FluoroGuideLib.engine import live_tasks
+
+    shared.wait(shared.run("echo", value=1))
+    assert os.getpriority(os.PRIO_PROCESS, shared.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert not getattr(live_tasks, "GIVES_WAY", False)
 
 
 def test_environment_of_the_worker(monkeypatch):
