@@ -51,8 +51,9 @@ def needs_word(address: str) -> bool:
 def what_is_sent(subjects: list[Subject]) -> str:
     """What goes to the workers, in words."""
     names = ", ".join(f"{s.name} ({' x '.join(map(str, s.facts.get('size', [])))} voxels)" for s in subjects)
-    xrays = sum(len(case.images) for s in subjects for case in s.cases)
-    return f"voxels, labels and targets of {names}" + (f", and {xrays} X-ray images with their geometry" if xrays else "") + "; no DICOM headers"
+    cts, xrays = sum(s.simulate_from is not None for s in subjects), sum(len(case.images) for s in subjects for case in s.cases)
+    more = (f", and {cts} CT to simulate from" if cts else "") + (f", and {xrays} X-ray images with their geometry" if xrays else "")
+    return f"voxels, labels and targets of {names}{more}; no DICOM headers"
 
 
 def _task(subject: Subject, settings: Settings, chunk: Chunk, topic: str) -> list[dict]:

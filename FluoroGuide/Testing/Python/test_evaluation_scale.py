@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import os
@@ -76,6 +77,8 @@ def test_which_schedulers_need_a_word(subject: Subject) -> None:
     assert not any(cluster.needs_word(a) for a in ("tls://far.example:8786", "tcp://127.0.0.1:8786", "localhost:8786", "tcp://[::1]:8786"))
     assert all(cluster.needs_word(a) for a in ("tcp://far.example:8786", "10.0.0.7:8786", "ws://far.example:80", "tcp://127.0.0.1.evil.example:1"))
     assert cluster.what_is_sent([subject]) == "voxels, labels and targets of small (48 x 48 x 48 voxels); no DICOM headers"
+    planned = dataclasses.replace(subject, simulate_from=subject.volume)
+    assert cluster.what_is_sent([planned]).endswith("voxels), and 1 CT to simulate from; no DICOM headers")
 
 
 def test_nothing_is_sent_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
