@@ -61,7 +61,9 @@ BARS: tuple[Bar, ...] = (
     ("MR, rigid: median", "mr_registration", "all / median_mrpd_mm", "<=", 1.5, "mm"),
     ("MR, vertebra that moved: seen within 2.5 mm", "mr_moved", "labelled vertebra / success_percent", ">=", 80, "%"),
     ("MR, vertebra that moved: median", "mr_moved", "labelled vertebra / median_mrpd_mm", "<=", 2.5, "mm"),
-    ("MR to CBCT: p95", "mr_cbct", "p95_mm", "<=", 1, "mm"),
+    ("MR, real lumbar spine: seen within 2.5 mm", "mr_lumbar", "right / success_percent", ">=", 90, "%"),
+    ("MR, real lumbar spine: wrong ones not passed", "mr_lumbar", "all / failures_not_passed", ">=", 90, "%"),
+    ("MR to CBCT: p95", "mr_cbct", "wide / p95_mm", "<=", 1, "mm"),
     ("the module's longest step", "module_workflow", "longest_step_ms", "<=", 100, "ms"),
 )
 

@@ -11,7 +11,7 @@ from ..errors import FluoroGuideError
 from .attenuation import WATER_ATTENUATION_PER_MM as WATER
 from .attenuation import AttenuationVolume, check_volume
 from .mr_series import MIN_SLICES, MrSeries
-from .mr_tissue import AIR_LEVEL, AIR_LEVEL_T2, GRID_MM, Tissue, classify, isotropic
+from .mr_tissue import AIR_LEVEL, AIR_LEVEL_T2, GRID_MM, LUNG_MM3, Tissue, classify, isotropic
 
 AIR, FAT, SOFT, FLUID, MARROW, CORTEX = (WATER * f for f in (0.0, 0.91, 1.04, 1.01, 1.14, 1.75))
 """Attenuation of the classes, 1/mm: HU -1000, -90, 40, 10, 140 and 750 by the definition of HU."""
@@ -21,7 +21,17 @@ SHELL_PER_MM = WATER * 1.4
 """Attenuation of the shell put around labelled bone: thinner than a voxel, so less than cortex itself."""
 SHELL_MM = 1.2
 """Thickness of the cortex put around labelled bone."""
-BODY_EDGE_MM = 4.0
+DISC = WATER * 1.08
+"""Of a disc: HU 80."""
+DISC_MM = 12.0
+"""Half the height of the widest gap between two labelled bones that is taken for a disc."""
+FRONT_MM, FRONT_BESIDE_MM, FRONT_DEPTH_MM = 60.0, 12.0, 10.0
+"""How far in front of labelled vertebrae there is no bone; how far beside a body's front that holds; and what counts as its front."""
+GAS_MOST = 0.6 * WATER
+UNLABELLED = 0.3
+"""How much unlabelled bone counts beside labelled lumbar vertebrae."""
+PITCH_MM = (15.0, 55.0)
+"""Distance between the middles of neighbouring vertebrae."""
 SUPPRESSED = ("STIR", "T2 fat-suppressed", "PD fat-suppressed", "T1 fat-suppressed", "Dixon water")
 """Contrasts in which fat, and with it marrow, is dark."""
 
@@ -181,6 +191,119 @@ def _refine_by_labels(attenuation: np.ndarray, uncertainty: np.ndarray, labels: 
         mu += (bone * (MARROW - mu)).astype(np.float32)
         mu += (shell * np.maximum(SHELL_PER_MM - mu, 0)).astype(np.float32)
         spread[bone > 0.5] = 0.001
+    if len(statistics.GetLabels()) > 1:
+        place, between = _between_bones(labels, grid)
+        attenuation[place] -= (between * np.maximum(attenuation[place] - DISC, 0)).astype(np.float32)
+    front = _in_front_of_spine(labels, grid)
+    if front is not None:
+        place, mask = front
+        attenuation[place] = np.where(mask, np.minimum(attenuation[place], SOFT), attenuation[place])
+        if not _shows_lung(attenuation, grid):
+            _plain_abdomen(attenuation, uncertainty > 0, labels, grid)
+
+
+def _shows_lung(attenuation: np.ndarray, grid: object) -> bool:
+    from scipy.ndimage import binary_opening
+
+    voxel_mm3 = float(np.prod(grid.GetSpacing()))
+    return bool(binary_opening(np.abs(attenuation - LUNG) < 0.1 * LUNG).sum() * voxel_mm3 > 0.3 * LUNG_MM3)
+
+
+def _plain_abdomen(attenuation: np.ndarray, body: np.ndarray, labels: object, grid: object) -> None:
+    """Around labelled lumbar vertebrae: gas filled, for it lies elsewhere on another day, and what is not labelled counts less as bone.
+
+    Thin dark layers are there as often ligaments, fascia, vessels and walls of bowel as cortex.
+    """
+    import SimpleITK as sitk
+
+    outline = sitk.GetImageFromArray(body.astype(np.uint8))
+    outline.CopyInformation(grid)
+    deep = sitk.SignedMaurerDistanceMap(outline, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    near = sitk.SignedMaurerDistanceMap(labels > 0, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    away = sitk.GetArrayFromImage(sitk.Resample(near, grid, sitk.Transform(), sitk.sitkLinear, 99.0, sitk.sitkFloat32))
+    attenuation[(sitk.GetArrayViewFromImage(deep) > 4.0) & (attenuation < GAS_MOST)] = SOFT
+    attenuation -= ((1 - UNLABELLED) * np.clip(away - SHELL_MM, 0, 1) * np.maximum(attenuation - SOFT, 0)).astype(np.float32)
+
+
+def _in_front_of_spine(labels: object, grid: object) -> tuple[tuple[slice, ...], np.ndarray] | None:
+    """Where the grid lies in front of labelled vertebrae, as slices and mask [k, j, i]; None where the labels are no row of vertebrae.
+
+    No bone is there: what is thin and dark are vessels, ligaments and walls of bowel.
+    """
+    points = _label_points(labels)
+    middles = np.array([p.mean(0) for p in points])
+    middles = middles[np.argsort(middles[:, 2])]
+    steps = np.linalg.norm(np.diff(middles, axis=0), axis=1)
+    if len(middles) < 3 or steps.min() < PITCH_MM[0] or steps.max() > PITCH_MM[1]:
+        return None
+    rows = []  # z, front, right and left side of each body's front every 4 mm
+    for p in points:
+        for z in np.arange(p[:, 2].min(), p[:, 2].max() + 4.0, 4.0):
+            some = p[np.abs(p[:, 2] - z) <= 4.0]
+            front = np.percentile(some[:, 1], 2)
+            near = some[some[:, 1] < front + FRONT_DEPTH_MM, 0]
+            rows.append((z, front, near.min() - FRONT_BESIDE_MM, near.max() + FRONT_BESIDE_MM))
+    z, front, right, left = np.array(sorted(rows)).T
+    low, high = np.array([right.min(), front.min() - FRONT_MM, z.min()]), np.array([left.max(), front.max(), z.max()])
+    place, (px, py, pz) = _coordinates(grid, low, high)
+    at = [np.interp(pz, z, v) for v in (front, right, left)]
+    return place, (py < at[0] - SHELL_MM) & (py > at[0] - FRONT_MM) & (px > at[1]) & (px < at[2]) & (pz >= z.min()) & (pz <= z.max())
+
+
+def _label_points(labels: object) -> list[np.ndarray]:
+    """Voxels of each label, (N, 3) LPS mm."""
+    import SimpleITK as sitk
+
+    from ..geometry.frames import lps_from_ijk
+
+    array, matrix = sitk.GetArrayViewFromImage(labels), lps_from_ijk(labels)
+    index = np.argwhere(array > 0)
+    values, points = array[tuple(index.T)], index[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
+    return [points[values == v] for v in np.unique(values)]
+
+
+def _coordinates(grid: object, low: np.ndarray, high: np.ndarray) -> tuple[tuple[slice, ...], list[np.ndarray]]:
+    """The part of a grid that holds a box along LPS, as slices [k, j, i], and x, y, z (float32) of its voxels."""
+    from ..geometry.frames import lps_from_ijk
+
+    matrix, size = lps_from_ijk(grid), np.array(grid.GetSize())
+    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+    index = (corners - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
+    first = np.clip(np.floor(index.min(0)).astype(int), 0, size - 1)
+    last = np.clip(np.ceil(index.max(0)).astype(int) + 1, first + 1, size)
+    k, j, i = (np.arange(first[n], last[n], dtype=np.float32) for n in (2, 1, 0))
+    m = matrix.astype(np.float32)
+    axes = [m[n, 3] + m[n, 0] * i + m[n, 1] * j[:, None] + m[n, 2] * k[:, None, None] for n in range(3)]
+    return tuple(slice(int(a), int(b)) for a, b in zip(first[::-1], last[::-1], strict=True)), axes
+
+
+def _between_bones(labels: object, grid: object) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Where the grid lies in gaps between labelled bones, as slices [k, j, i], and how far (0..1).
+
+    A disc and the endplates beside it are thin and dark in MR, as cortex is: without this they would be the densest of the spine, whose
+    projection then fits best half a vertebra off.  Gaps are what a closing of the labels by a ball of :data:`DISC_MM` adds.
+    """
+    import SimpleITK as sitk
+
+    mask = sitk.Cast(labels > 0, sitk.sitkUInt8)
+    box = _box(mask, 2.5 * DISC_MM)
+    inside = sitk.SignedMaurerDistanceMap(sitk.RegionOfInterest(mask, *box), insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    grown = sitk.SignedMaurerDistanceMap(inside > -DISC_MM, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    place, closed = _near_part(grown, grid)
+    return place, np.clip(closed - DISC_MM + 1.0, 0, 1) * np.clip(-_near_part(inside, grid)[1] - SHELL_MM, 0, 1)
+
+
+def _box(mask: object, margin_mm: float) -> tuple[list[int], list[int]]:
+    """(size, index) of the box around the voxels above 0, ``margin_mm`` wider, within the image."""
+    import SimpleITK as sitk
+
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.ComputePerimeterOff()
+    shape.Execute(mask)
+    first, size = np.array(shape.GetBoundingBox(1)).reshape(2, 3)
+    pad = np.ceil(margin_mm / np.array(mask.GetSpacing())).astype(int)
+    low, high = np.maximum(first - pad, 0), np.minimum(first + size + pad, mask.GetSize())
+    return [int(n) for n in high - low], [int(n) for n in low]
 
 
 def _near_part(distance: object, grid: object) -> tuple[tuple[slice, ...], np.ndarray]:

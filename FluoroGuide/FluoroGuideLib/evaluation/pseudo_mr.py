@@ -110,13 +110,21 @@ def _signal(ct: object, labels: object, table: tuple[float, ...]) -> object:
 
     air, lung, fat, muscle, fluid, marrow, cortex, vessel = table
     hu, bone = sitk.GetArrayFromImage(ct).astype(np.float32), sitk.GetArrayViewFromImage(labels) > 0
-    soft = np.interp(hu, [-950, -800, -350, -200, -130, -60, -5, 12, 45, 90, 160, 400], [air, lung, lung, fat, fat, fat, fluid, fluid, muscle,
-                                                                                       muscle, vessel, vessel])
+    soft = np.interp(hu, [-950, -800, -350, -200, -130, -60, 45, 90, 160, 400], [air, lung, lung, fat, fat, fat, muscle, muscle, vessel, vessel])
+    soft += _fluid(hu) * (fluid - soft)
     soft = np.where(_beside_air(hu), _mixed_with_air(hu, soft, lung), soft)
     hard = np.interp(hu, [-130, 0, MARROW_HU, 280, CORTEX_HU, 700], [fat, marrow, marrow, 0.8 * marrow, 0.25 * marrow + 0.75 * cortex, cortex])
     result = sitk.GetImageFromArray(np.where(bone, hard, soft).astype(np.float32))
     result.CopyInformation(ct)
     return result
+
+
+def _fluid(hu: np.ndarray) -> np.ndarray:
+    """Share of fluid by HU, 0..1: not at borders of fat, where half fat, half muscle has the HU of fluid, nor by noise of single voxels."""
+    from scipy.ndimage import gaussian_filter, minimum_filter
+
+    calm = gaussian_filter(hu, 0.8)
+    return np.where(minimum_filter(calm, 5) > -50.0, np.interp(calm, [-15.0, -5.0, 12.0, 32.0], [0.0, 1.0, 1.0, 0.0]), 0.0)
 
 
 def _beside_air(hu: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from ..projection.joseph import Projector
 from .answer import MOVED_MM
 from .checks import Evidence
 from .confidence import Limits, judge
+from .prior import PosePrior
 from .refine import Refined
 from .result import Registration
 from .similarity import Evaluation
@@ -39,8 +40,16 @@ AGREE_MM = 2.0
 """A labelled bone found within this of where the whole volume puts it: two ways with one answer."""
 ALONE_FAIL_MM = 3.5
 """Views that pull the target farther apart than this contradict each other (design cases: right poses to 1.7 mm, a wrong one 3.7)."""
-SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0}
-"""Starts are expected within 20 mm and 10 degrees; farther off, wrong poses fit an MR nearly as well as the right one."""
+SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "search_keep": 10, "weak_similarity": -1.0}
+"""Starts are expected within 20 mm and 10 degrees; farther off, wrong poses fit an MR nearly as well as the right one.  So there is no second look,
+which searches farther: what is weak for CT (0.5) is usual for MR, and where it was taken it led from right poses to wrong ones."""
+KEPT = (8, 4)
+"""Candidates kept after the first levels: on coarse ones right and wrong poses of an MR cost nearly the same."""
+MIRRORED_FAIL = 0.1
+"""A mirror image that fits better by this says that left and right are exchanged; by less it is doubted."""
+START_MM, START_DEG = 15.0, 7.5
+"""Standard deviation of a given start.  Labelled bodies alone look the same one vertebra up and down (the cost differs by 1 %): between such
+poses the start decides, and the check of levels says so."""
 PLANNED = "Planned on MR"
 WHOLE_LOOK = (
     "Without its segmentation, a bone that moved against its surroundings since planning is not noticed in MR: segment it, "
@@ -169,8 +178,18 @@ def mr_options(options: object) -> object:
     """The options of :func:`register.register` with the search of MR where the caller left those of CT."""
     standard = type(options)()
     same = {k: v for k, v in SEARCH.items() if getattr(options, k) == getattr(standard, k)}
+    if options.levels == standard.levels:
+        kept = (*KEPT, *(level.keep for level in options.levels[len(KEPT) :]))
+        same["levels"] = tuple(dataclasses.replace(level, keep=keep) for level, keep in zip(options.levels, kept, strict=True))
     # the check by the bone at the target needs bone that was found for sure; in MR that is labelled bone, registered as a part
     return dataclasses.replace(options, check_part=False, **same)
+
+
+def mr_prior(prior: PosePrior | None, initial: np.ndarray | None, point_lps_mm: np.ndarray) -> PosePrior | None:
+    """What is known of the pose: what the caller said, else that a given start (4x4) is rough, not arbitrary."""
+    if prior is not None or initial is None:
+        return prior
+    return PosePrior.around(initial, apply(initial, point_lps_mm), rotation_deg=START_DEG, translation_mm=START_MM)
 
 
 def moving_of(volume: object, backend: str = "auto") -> MovingVolume:
@@ -270,9 +289,8 @@ def _engine_findings(result: Registration, points: dict[str, np.ndarray]) -> lis
     Those are made once more, by the same judge from the same figures, and taken out; no sentence is read.  The rest warns (another pose
     fits, little is covered), unless it is no more than what changes nothing.
     """
-    limits, flat, part = Limits(), bool(result.facts.get("in_plane_only")), "part" in result.facts
-    seen = _evidence(result)
-    flipped = any(m > s + limits.mirrored for s, m in zip(seen.straight, seen.mirrored, strict=True))
+    flat, part, seen = bool(result.facts.get("in_plane_only")), "part" in result.facts, _evidence(result)
+    flipped = any(m > s + MIRRORED_FAIL for s, m in zip(seen.straight, seen.mirrored, strict=True))
     errors = result.target_error(points) if np.isfinite(result.covariance).all() else []
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     plain = Refined(result.pose, Evaluation(0.0, 0.0, None, None, tuple(result.similarity)), 0)

@@ -17,12 +17,12 @@ from ..imaging.xray import XrayImage
 from .answer import checked_answer, part_answer, whole_answer
 from .coarse_to_fine import coarse_to_fine, make_level
 from .geometry_error import CArmEstimate, CArmTolerance
-from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part
+from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part, mr_prior
 from .parts import Part, PartOptions, make_part
 from .prior import PosePrior
 from .result import Registration
 from .search import start_at_isocenter
-from .second_look import is_weak, look_again
+from .second_look import WEAK_SIMILARITY, is_weak, look_again
 from .volume import MovingVolume
 from .with_carm import register_with_carm
 
@@ -62,6 +62,8 @@ class Options:
         pose from which that bone differs (costs about as much again; posture changes are else invisible).
     checks
         Look at each view alone, at mirror images and one vertebra up and down (:mod:`.checks`) for the verdict.
+    weak_similarity
+        An answer whose worst view is less similar than this is looked at again (:mod:`.second_look`).
     carm
         How far the C-arm's geometry may be from what the X-rays say: it is then estimated with the pose (two or more views).  With a
         tolerance for the isocentre's motion every view is first registered on its own.
@@ -77,6 +79,7 @@ class Options:
     backend: str = "auto"
     check_part: bool = True
     checks: bool = True
+    weak_similarity: float = WEAK_SIMILARITY
     carm: CArmTolerance | None = None
 
 
@@ -139,6 +142,8 @@ def register(
     if on_mr:
         options, part = mr_options(options), mr_part(moving.volume, part, point)
     start = start_at_isocenter(point) if initial is None else check_rigid(initial, "initial pose")
+    if on_mr:
+        prior = mr_prior(prior, initial, point)
     _check(moving.volume, list(images), start, point)
     task = _Task(moving, list(images), point, options, progress or (lambda *_: None), cancelled or (lambda: False), prior=prior)
     for level in options.levels:  # set-up is not part of the registration's time
@@ -155,7 +160,7 @@ def register(
     rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
         best, others, level = coarse_to_fine(task, start)
-        if options.search and is_weak(best):
+        if options.search and is_weak(best, options.weak_similarity):
             best, others, level = look_again(task, start, (best, others, level))
     else:
         best, others, level = register_with_carm(task, start, coarse_to_fine, make_level)

@@ -36,9 +36,9 @@ FINER_KEEP = 6
 """Candidates of the second search that are refined on finer levels."""
 
 
-def is_weak(best: Refined) -> bool:
+def is_weak(best: Refined, limit: float = WEAK_SIMILARITY) -> bool:
     """Whether a pose explains one of the views so badly that it may be in the wrong basin."""
-    return min(best.evaluation.similarity, default=0.0) < WEAK_SIMILARITY
+    return min(best.evaluation.similarity, default=0.0) < limit
 
 
 def look_again(task: Task, start: np.ndarray, found: Answer) -> Answer:
@@ -47,7 +47,7 @@ def look_again(task: Task, start: np.ndarray, found: Answer) -> Answer:
     if len(task.images) > 1:
         ways.insert(0, _from_each_view)
     for way in ways:
-        if not is_weak(found[0]):
+        if not is_weak(found[0], task.options.weak_similarity):
             break
         task.progress(0.85, "looking again")
         found = _better(task, found, way(task, start))
