@@ -40,11 +40,9 @@ AGREE_MM = 2.0
 """A labelled bone found within this of where the whole volume puts it: two ways with one answer."""
 ALONE_FAIL_MM = 3.5
 """Views that pull the target farther apart than this contradict each other (design cases: right poses to 1.7 mm, a wrong one 3.7)."""
-SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "search_keep": 10, "weak_similarity": -1.0}
+SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "weak_similarity": -1.0}
 """Starts are expected within 20 mm and 10 degrees; farther off, wrong poses fit an MR nearly as well as the right one.  So there is no second look,
 which searches farther: what is weak for CT (0.5) is usual for MR, and where it was taken it led from right poses to wrong ones."""
-KEPT = (8, 4)
-"""Candidates kept after the first levels: on coarse ones right and wrong poses of an MR cost nearly the same."""
 MIRRORED_FAIL = 0.1
 """A mirror image that fits better by this says that left and right are exchanged; by less it is doubted."""
 START_MM, START_DEG = 15.0, 7.5
@@ -178,9 +176,6 @@ def mr_options(options: object) -> object:
     """The options of :func:`register.register` with the search of MR where the caller left those of CT."""
     standard = type(options)()
     same = {k: v for k, v in SEARCH.items() if getattr(options, k) == getattr(standard, k)}
-    if options.levels == standard.levels:
-        kept = (*KEPT, *(level.keep for level in options.levels[len(KEPT) :]))
-        same["levels"] = tuple(dataclasses.replace(level, keep=keep) for level, keep in zip(options.levels, kept, strict=True))
     # the check by the bone at the target needs bone that was found for sure; in MR that is labelled bone, registered as a part
     return dataclasses.replace(options, check_part=False, **same)
 

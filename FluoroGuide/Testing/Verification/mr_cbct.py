@@ -20,7 +20,7 @@ from FluoroGuideLib.evaluation.simulate import move_surroundings
 from FluoroGuideLib.geometry.rigid import perturb
 from FluoroGuideLib.registration.through_cbct import register_volumes
 
-SEEDS = range(1050, 1074)
+SEEDS = range(1050, 1070)
 SLICE = (1050,)
 KINDS = ("wide", "wide", "wide", "narrow", "moved")
 MOVED_MM = 6.0
