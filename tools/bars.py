@@ -31,6 +31,10 @@ BARS: tuple[Bar, ...] = (
     ("the same without a label: median", "calibration_parts", "moved auto / median_mm", "<=", 1.2, "mm"),
     ("CBCT of 180 mm: success", "calibration_parts", "cbct / success_percent", ">=", 95, "%"),
     ("C-arm error, refined: seen within 2 mm", "carm_error", "refined / success_percent", ">=", 90, "%"),
+    ("the same: 3-D target error over the mean of error-free and unrefined medians", "carm_error",
+     "bar_space / refined_mm ratio to bar_space / mean_of_others_mm", "<=", 1, ""),
+    ("the same, target seen in both views and triangulated", "carm_error",
+     "bar_triangulated / refined_mm ratio to bar_triangulated / mean_of_others_mm", "<=", 1, ""),
     ("mobile C-arm, first view: seen within 2 mm", "mobile_carm", "bar / A / success_percent", ">=", 90, "%"),
     ("mobile C-arm, second view", "mobile_carm", "bar / B / success_percent", ">=", 90, "%"),
     ("mobile C-arm, both", "mobile_carm", "bar / both / success_percent", ">=", 90, "%"),
@@ -46,6 +50,7 @@ BARS: tuple[Bar, ...] = (
     ("good CBCT ones not passed", "calibration_parts", "cbct / successes_not_passed", "<=", 10, "%"),
     ("tracking, two views, up to 50 ms CPU: p95", "tracking", "fast / all / mtre_mm / p95", "<=", 0.9, "mm"),
     ("tracking, two views, up to 150 ms CPU: p95", "tracking", "fine / all / mtre_mm / p95", "<=", 0.5, "mm"),
+    ("tracking, one view, up to 25 ms CPU: in-plane p95", "tracking", "single / all / mrpd_mm / p95", "<=", 0.5, "mm"),
     ("memory, 512 x 512 x 400", "memory", "peak_mb", "<=", 1500, "MB"),
     ("cancelled within", "memory", "stop_worst_ms", "<=", 200, "ms"),
     ("needle tip within 1 mm, of the claims", "needle", "tip_within_1mm_of_claims share", ">=", 95, "%"),
@@ -54,6 +59,7 @@ BARS: tuple[Bar, ...] = (
     ("silhouettes", "silhouette", "worst_outline_to_shadow_px", "<=", 0.7, "px"),
     ("motion: false alarms in 10 minutes", "motion", "false_alarms_per_10_minutes", "<=", 1, ""),
     ("soak, 30 minutes: growth of memory", "soak", "memory_slope_mb_per_min", "<=", 1, "MB/min"),
+    ("the same: worst minute's p95, frame to overlay", "soak", "p95_ms_worst_minute", "<=", 100, "ms"),
     ("evaluation on Dask, a worker killed: time over undisturbed", "scaling", "killed_over_undisturbed", "<=", 1.3, ""),
     ("live frame to overlay: p95", "live_loop", "latency_p95_ms", "<=", 100, "ms"),
     ("acknowledged events lost in 1,000 kills", "journal_kills", "lost", "<=", 0, ""),
@@ -75,10 +81,11 @@ def _at(figures: dict, path: str) -> object:
 
 
 def value(figures: dict, path: str) -> float | None:
-    """The figure at a path; shares and counts ("3 of 40") as percent; None where it is not there."""
-    if " percent of " in path:
-        part, whole = (_at(figures, p) for p in path.split(" percent of "))
-        return 100.0 * part / whole if part is not None and whole else None
+    """The figure at a path; shares and counts ("3 of 40") as percent, ratios of two; None where it is not there."""
+    for word, factor in ((" percent of ", 100.0), (" ratio to ", 1.0)):
+        if word in path:
+            part, whole = (_at(figures, p) for p in path.split(word))
+            return factor * part / whole if part is not None and whole else None
     found = _at(figures, path.removesuffix(" share"))
     if isinstance(found, str) and (counts := re.fullmatch(r"(\d+) of (\d+)", found)):
         return 100.0 * int(counts[1]) / max(1, int(counts[2]))
