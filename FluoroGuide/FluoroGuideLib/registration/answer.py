@@ -9,7 +9,7 @@ import numpy as np
 
 from ..geometry.rigid import apply, recentered
 from .checks import bone_shares, evidence
-from .confidence import FIELD_FACTOR, LOST_MM, Limits, judge, looks_at, looks_at_part, lost_share
+from .confidence import LOST_MM, Limits, field_not_recognised, in_narrow_field, judge, looks_at, lost_share, part_covariance
 from .parts import Part, register_part
 from .refine import Refined
 from .result import Registration
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 MOVED_MM = 2.0
 """A bone that lies farther than this from where the whole volume's pose puts it has moved against its surroundings."""
-STRETCH_SHARE = 0.02
+STRETCH_SHARE = 0.01
 """Standard deviation per axis that stretched tissue adds to a bone's position, as a part of its motion against its surroundings.
 
-The bone is rigid, what lies between it and its surroundings is not, and the shells only approximate how it gives way.  Set on design
-cases with 3 to 15 mm of motion.
+The bone is rigid, what lies between it and its surroundings is not, and the shells only approximate how it gives way.  Little of it: on
+design cases with 3 to 15 mm of motion the pictures' own curvature tells most of it.
 """
 FAR_MM = 5.0
 """A whole volume's pose is not to be used when the bone at the target differs by more."""
@@ -36,8 +36,9 @@ def whole_answer(task: Task, best: Refined, others: list[Refined], level: Level,
     task.progress(0.95, "estimating the error")
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
-    covariance = looks_at(masked, best.pose, center).covariance(center) * _field_factor(task) ** 2
-    covariance = _widened(task, covariance, center)
+    covariance = _widened(task, looks_at(masked, best.pose, center).covariance(center), center)
+    if task.moving.cut_at_the_sides and task.moving.shows_bone:
+        covariance = field_not_recognised(covariance, best.evaluation.similarity)
     return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
 
 
@@ -84,8 +85,7 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
         )
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
-    covariance = looks_at_part(found.level, (found.best.pose, found.surroundings)).covariance(apply(found.best.pose, task.point_lps_mm))
-    covariance = covariance * _field_factor(task) ** 2
+    covariance = part_covariance(found.level, (found.best.pose, found.surroundings))
     near = _largest_difference(found.best.pose, found.surroundings, points)
     shares = bone_shares(found.level, (found.best.pose, found.surroundings))
     lost = lost_share(found.best.evaluation.similarity, shares) if task.moving.shows_bone else 0.0
@@ -96,12 +96,9 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     return {**result, "facts": {**result["facts"], **facts}}
 
 
-def _field_factor(task: Task) -> float:
-    return FIELD_FACTOR if task.moving.cut_at_the_sides else 1.0
-
-
 def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.ndarray:
-    """The covariance with what the C-arm's geometry leaves open."""
+    """The covariance with what a narrow field and the C-arm's geometry leave open."""
+    covariance = in_narrow_field(covariance) if task.moving.cut_at_the_sides else covariance
     if task.carm is None:
         return covariance
     return covariance + recentered(task.carm.pose_covariance(), task.carm.center_mm, center_mm)
@@ -129,7 +126,8 @@ def _judged(
     if seen is not None and shares is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
         seen = dataclasses.replace(seen, alone_mm=(), bone=shares)
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, part=shares is not None)
+    kind = {"part": shares is not None, "field": task.moving.cut_at_the_sides}
+    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
     beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
     verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
     if flat and len(views) > 1:

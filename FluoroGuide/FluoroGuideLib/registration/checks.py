@@ -33,7 +33,8 @@ class Evidence:
     Attributes
     ----------
     straight, mirrored
-        Per view, on its own: similarity refined from the pose, and of its mirror image at its best pose.
+        Per view, on its own: similarity refined from the pose, and of its mirror image at its best pose; times the root of the part of
+        the X-ray that the volume explains there, so that few pixels that fit well do not beat many.
     alone_mm
         Per view: how far the target moves in the view's plane when that view is refined without the other (empty for one view).
     level_ratio, level_mm
@@ -80,10 +81,16 @@ def evidence(
             start = refine(level_of(some, COARSE_MM, COARSE_RADIUS, start), start, center, coarse, cancelled=cancelled).pose
         return refine(level_of(some, CHECK_MM, CHECK_RADIUS, start), start, center, fine, cancelled=cancelled)
 
+    def explained(image: XrayImage, at: np.ndarray) -> float:
+        """Similarity at a pose times the root of the part of the X-ray that is compared there."""
+        level = level_of([image], CHECK_MM, CHECK_RADIUS, at)
+        votes = float(level.views[0].weight.sum())
+        return level.evaluate(at, center, derivatives=False).similarity[0] * np.sqrt(votes / max(1.0, votes + level.views[0].lost_votes))
+
     straight, alone, mirrored = [], [], []
     for number, image in enumerate(images):
         own = refined([image], pose, 0, 4)
-        straight.append(own.evaluation.similarity[0])
+        straight.append(explained(image, own.pose))
         if len(images) > 1:
             ray = center - image.view.source_mm
             ray /= np.linalg.norm(ray)
@@ -91,7 +98,7 @@ def evidence(
             alone.append(float(np.linalg.norm(gap - ray * (gap @ ray))))
         flipped = dataclasses.replace(image, pixels=image.pixels[:, ::-1], mask=image.mask[:, ::-1])
         starts = mirrored_starts[number] if number < len(mirrored_starts) else ()
-        mirrored.append(max((refined([flipped], s, 6, 5).evaluation.similarity[0] for s in starts), default=-1.0))
+        mirrored.append(max((explained(flipped, refined([flipped], s, 6, 5).pose) for s in starts), default=-1.0))
     ratio, distance = _other_levels(level_of, refined, images, pose, center)
     return Evidence(tuple(straight), tuple(mirrored), tuple(alone), ratio, distance)
 

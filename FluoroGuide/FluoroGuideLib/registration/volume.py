@@ -18,10 +18,14 @@ NEAR_SHARE, BEYOND_SHARE = 0.85, 1.03
 """Part of the radius from which the body's end is looked for, and beyond which a body goes on that no field cut."""
 SAME_END_SHARE = 0.5
 """Part of the directions in which a body that ends near the border must end at the same distance from the axis: it was cut there."""
+VOID_VOXELS, AIR_SHARE = 2.5, 0.2
+"""Voxels beyond a field's border from which on there is nothing; part of them that differs from the rest when it is air instead."""
 NARROW_SHARE = 0.85
 """Rays that pass the axis of a narrow field farther away than this part of its radius are not compared: little of their way is known."""
 ENDS_MM = 45.0
 """How far the ends of a narrow field are continued."""
+DIRECTIONS, SHELL_MM = 180, 3.0
+"""Directions around a narrow field, and distance between the shells, in which its sides are continued."""
 KEPT_MM = 1.5
 SLAB_BYTES = 64 * 2**20
 """Size of the pieces in which a volume is resampled."""
@@ -108,14 +112,16 @@ def unknown_beyond(image: object, spacing_mm: float = 6.0, sides: bool = True) -
 
 def is_cut_at_the_sides(image: object) -> bool:
     """Whether a field of view narrower than the body cut it off (CBCT, a reconstruction zoomed in): body along the inscribed circle that
-    ends there, everywhere at the same distance from the axis, as skin does not.
+    ends there, everywhere at the same distance from the axis, as skin does not, and beyond it nothing but one value.
 
-    The third index axis is taken as the field's axis, as scanners and C-arms write their slices.
+    Around a body, however round, lies air, with its noise: what lies beyond a field was never reconstructed.  (A perfect circle of water in
+    a perfect void can be either.)  The third index axis is taken as the field's axis, as scanners and C-arms write their slices.
     """
     import SimpleITK as sitk
 
     size, spacing = np.asarray(image.GetSize(), float), np.asarray(image.GetSpacing())
-    body = sitk.GetArrayViewFromImage(image)[values_between(int(size[2]))] > BODY_PER_MM
+    values = sitk.GetArrayViewFromImage(image)[values_between(int(size[2]))]
+    body = values > BODY_PER_MM
     radius = (size[:2] * spacing[:2]).min() / 2
     voxel = 0.75 * spacing[:2].max() / radius
     beyond = max(BEYOND_SHARE, 1.0 + voxel)
@@ -130,8 +136,13 @@ def is_cut_at_the_sides(image: object) -> bool:
     told = inside[-3:].all(0)  # directions in which the volume has something beyond the circle
     if at_border.mean() < CUT_SHARE or (end[:, told] > beyond).sum() > 0.05 * at_border[:, told].sum():
         return False
-    off = np.abs(end - np.median(end[at_border])) < max(0.016, voxel)
-    return bool(off.sum() > SAME_END_SHARE * (end >= NEAR_SHARE).sum())
+    border = np.median(end[at_border])
+    off = np.abs(end - border) < max(0.016, voxel)
+    if off.sum() <= SAME_END_SHARE * (end >= NEAR_SHARE).sum():
+        return False
+    x, y = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(size[:2], spacing[:2], strict=True))
+    outside = values[:, np.hypot(y[:, None], x[None, :]) > border * radius + VOID_VOXELS * spacing[:2].max()]
+    return outside.size == 0 or bool(np.mean(outside != np.median(outside)) < AIR_SHARE)
 
 
 def values_between(count: int, number: int = 9) -> np.ndarray:
@@ -142,8 +153,9 @@ def values_between(count: int, number: int = 9) -> np.ndarray:
 def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
     """The volume with its soft tissue continued outwards from the field's border, so that the border is no edge in a projection.
 
-    Every voxel beyond the inscribed circle takes the value at the circle in the same direction, smoothed, and without bone.  The ends are
-    continued a little too: a slanted ray leaves the continued sides there long before it leaves the field itself.
+    What lies beyond the inscribed circle is the harmonic function that meets the values there (without bone): the smoothest continuation,
+    in which what is small (noise, streaks, a rib) soon fades, and only what is large goes on.  The ends are continued a little too: a
+    slanted ray leaves the continued sides there long before it leaves the field itself.
     """
     import SimpleITK as sitk
 
@@ -154,16 +166,15 @@ def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
     y = (np.arange(-pad[1], size[1] + pad[1]) - (size[1] - 1) / 2) * spacing[1]
     distance = np.hypot(y[:, None], x[None, :])
     outside = distance > radius
-    angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
     back = radius - 3.0
     i = np.rint((size[0] - 1) / 2 + back / spacing[0] * np.cos(angle)).astype(int)
     j = np.rint((size[1] - 1) / 2 + back / spacing[1] * np.sin(angle)).astype(int)
-    from scipy.ndimage import gaussian_filter1d
-
-    ring = gaussian_filter1d(np.minimum(old[:, j, i], 1.1 * WATER_ATTENUATION_PER_MM), 2.0, axis=1, mode="wrap")
-    where = np.rint(np.arctan2(y[:, None], x[None, :])[outside] / (2 * np.pi) * 180).astype(int) % 180
+    shells = _harmonic(np.minimum(old[:, j, i], 1.1 * WATER_ATTENUATION_PER_MM), radius, float(distance.max()), spacing[2])
+    where = np.rint(np.arctan2(y[:, None], x[None, :])[outside] / (2 * np.pi) * DIRECTIONS).astype(int) % DIRECTIONS
+    shell = np.rint((distance[outside] - radius) / SHELL_MM).astype(int)
     values = np.pad(old, ((0, 0), (pad[1], pad[1]), (pad[0], pad[0])))
-    values[:, outside] = ring[:, where]
+    values[:, outside] = shells[:, where, shell]
     ends = int(np.ceil(ENDS_MM / spacing[2]))
     values = np.pad(values, ((ends, ends), (0, 0), (0, 0)), mode="edge")
     result = sitk.GetImageFromArray(values)
@@ -171,6 +182,21 @@ def continued_sideways(image: object, reach_mm: float = 90.0) -> object:
     result.SetDirection(image.GetDirection())
     result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-float(pad[0]), -float(pad[1]), -float(ends)]))
     return result
+
+
+def _harmonic(ring: np.ndarray, radius_mm: float, last_mm: float, step_mm: float) -> np.ndarray:
+    """Values (slices, directions, shells) around a cylinder whose surface has the values ``ring`` (slices, directions).
+
+    The mode that repeats m times around the axis falls off as r^-m, one of wave number k along it about as exp(-k r) (the exact Bessel
+    function does so where k r is large; where it is small the mode hardly varies at all).  Shells are ``SHELL_MM`` apart.
+    """
+    slices, directions = ring.shape
+    modes = np.fft.rfft2(np.concatenate([ring, ring[::-1]]))  # mirrored at the ends, so that first and last slice do not meet
+    along = 2 * np.pi * np.abs(np.fft.fftfreq(2 * slices, step_mm))[:, None]
+    around = np.arange(modes.shape[1])[None]
+    away = np.arange(0.0, last_mm - radius_mm + 2 * SHELL_MM, SHELL_MM)
+    shells = [np.fft.irfft2(modes * (radius_mm / (radius_mm + a)) ** around * np.exp(-along * a), (2 * slices, directions))[:slices] for a in away]
+    return np.stack(shells, -1).astype(np.float32)
 
 
 class Unknown:

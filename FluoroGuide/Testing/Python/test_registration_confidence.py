@@ -8,18 +8,32 @@ import numpy as np
 import pytest
 
 from FluoroGuideLib.registration.checks import Evidence
-from FluoroGuideLib.registration.confidence import ALONE_FACTOR, LEAST_FACTOR, NARROW_FACTOR, PART_FACTOR, Looks, judge
+from FluoroGuideLib.registration.confidence import (
+    ALONE_FACTOR,
+    FIELD_FACTOR,
+    FIELD_MM,
+    LEAST_FACTOR,
+    LOST_FIELD_MM,
+    NARROW_FACTOR,
+    PART_FACTOR,
+    PART_MM,
+    Looks,
+    field_not_recognised,
+    in_narrow_field,
+    judge,
+    part_covariance,
+)
 from FluoroGuideLib.registration.refine import Refined
 from FluoroGuideLib.registration.similarity import Evaluation
 
 SOURCES = (np.array([0.0, 700.0, 0.0]), np.array([700.0, 0.0, 0.0]))
 
 
-def looks(alone: tuple, narrow: tuple, factor: float = 1.0) -> Looks:
+def looks(alone: tuple, narrow: tuple) -> Looks:
     """0.1 mm of spread along each axis, none of rotation."""
     zero = np.zeros(3)
     return Looks(
-        np.diag([0, 0, 0, 0.01, 0.01, 0.01]), tuple(np.r_[zero, a] for a in alone), np.r_[zero, narrow], zero, SOURCES[: len(alone) or 1], factor,
+        np.diag([0, 0, 0, 0.01, 0.01, 0.01]), tuple(np.r_[zero, a] for a in alone), np.r_[zero, narrow], zero, SOURCES[: len(alone) or 1],
     )
 
 
@@ -36,8 +50,6 @@ def test_the_error_grows_with_what_disagrees() -> None:
     pulled = looks(((0.3, 0, 0), (0, 0.3, 0)), (0, 0, 0.2)).covariance(np.zeros(3))
     expected = LEAST_FACTOR**2 + ALONE_FACTOR**2 * 0.09 / 0.02 + NARROW_FACTOR**2 * 0.04 / 0.03
     np.testing.assert_allclose(np.diag(pulled)[3:], 0.01 * expected)
-    bone = looks(((0.3, 0, 0), (0, 0.3, 0)), (0, 0, 0.2), PART_FACTOR).covariance(np.zeros(3))
-    np.testing.assert_allclose(bone, pulled * PART_FACTOR**2)
 
 
 def test_one_view_has_only_its_narrow_windows() -> None:
@@ -73,6 +85,16 @@ def test_views_that_ask_for_other_poses_are_found_in_their_equations() -> None:
     assert max(np.abs(a).max() for a in agreeing.alone) < 1e-9
 
 
+def test_a_bones_own_error_is_the_sandwich_alone() -> None:
+    """Views that contradict each other widen a whole volume's error, not a bone's: its sandwich, scaled, and a tenth of a millimetre."""
+    rng, want = np.random.default_rng(1), np.r_[0, 0, 0, 0, 0, 1.0]
+    views = [_View(rng, want, SOURCES[0]), _View(rng, -want, SOURCES[1])]
+    own = SimpleNamespace(views=views, cauchy2=1.0, _between=lambda _: None, _with_jacobian=lambda v, _: (v.moving, v.jacobian))
+    found = part_covariance(SimpleNamespace(own=lambda: own), (np.eye(4), np.eye(4)))
+    sandwich = Looks.at(lambda v: (v, v.moving, v.jacobian), views, 1.0, np.zeros(3)).sandwich
+    np.testing.assert_allclose(found, sandwich * PART_FACTOR**2 + np.diag([0, 0, 0, 1, 1, 1]) * PART_MM**2)
+
+
 def _judged(similarity: float = 0.9, error_mm: float = 0.5, part: bool = False, **seen: object) -> tuple[str, tuple[str, ...]]:
     best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (similarity, 0.95)), 0)
     sides = {"straight": (0.9, 0.9), "mirrored": (0.2, 0.2), **seen}
@@ -90,4 +112,14 @@ def test_verdicts_and_their_sentences() -> None:
     assert _judged(part=True, bone=(1.1, 0.9))[0] == "pass"
     assert _judged(error_mm=2.4)[0] == "warn"
     assert _judged(error_mm=5.4)[0] == "fail"
-    assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.7))[0] == "fail"
+    assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.75))[0] == "fail"
+    assert _judged(straight=(0.5, 0.2), mirrored=(0.2, 0.25))[0] == "warn"  # neither fits: chance, but nothing to rely on
+
+
+def test_a_narrow_field_may_look_less_like_the_xray_but_not_unlike_it() -> None:
+    """Half of the shadow is cast by what was cut off; where a view shows next to nothing of the field the pose may be anywhere."""
+    best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (0.45, 0.9)), 0)
+    assert [judge(best, [], [0.5], 1.0, 2, np.zeros(3), field=f)[0] for f in (False, True)] == ["warn", "pass"]
+    np.testing.assert_allclose(field_not_recognised(np.eye(6), (0.45, 0.9)), np.eye(6))
+    np.testing.assert_allclose(np.diag(field_not_recognised(np.eye(6), (0.2, 0.9)))[3:], 1 + (0.5 * LOST_FIELD_MM) ** 2)
+    np.testing.assert_allclose(np.diag(in_narrow_field(np.eye(6))), [FIELD_FACTOR**2] * 3 + [FIELD_FACTOR**2 + FIELD_MM**2] * 3)

@@ -94,6 +94,25 @@ def test_a_whole_body_close_to_the_border_is_no_narrow_field(shape: tuple) -> No
     assert not is_cut_at_the_sides(ellipse(*shape))
 
 
+@pytest.mark.parametrize("noisy_air", [True, False])
+def test_a_round_body_in_air_is_no_narrow_field(noisy_air: bool) -> None:
+    """A cylinder at 97 % of a square scan of 160 mm: air around it has noise, half of it cut off at 0; beyond a field lies one value."""
+    image, rng = ellipse(77.6, 77.6, 160, 160, 1.0), np.random.default_rng(3)
+    values = sitk.GetArrayFromImage(image) + rng.normal(0, 4e-4, (10, 160, 160))
+    y, x = np.mgrid[:160, :160] - 79.5
+    values = np.where((np.hypot(x, y) < 77.6) | noisy_air, np.maximum(values, 0.0), 0.0)
+    assert is_cut_at_the_sides(sitk.GetImageFromArray(values.astype(np.float32))) is not noisy_air
+
+
+def test_the_continuation_is_the_harmonic_function() -> None:
+    """Around a cylinder of radius 60: cos(3 angle) falls off as (60 / r)^3; what repeats along it every 20 mm fades e-fold in 20 / 2 pi mm."""
+    angle, z = np.linspace(0, 2 * np.pi, 180, endpoint=False), np.arange(40) + 0.5
+    around = volume._harmonic(np.tile(1.0 + np.cos(3 * angle), (40, 1)), 60.0, 120.0, 1.0)
+    np.testing.assert_allclose(around[20, :, 20], 1.0 + np.cos(3 * angle) / 8, atol=1e-5)  # 20 shells of 3 mm: r = 120
+    along = volume._harmonic(np.repeat(np.cos(2 * np.pi * z / 20)[:, None], 180, axis=1), 60.0, 120.0, 1.0)
+    np.testing.assert_allclose(along[:, 7, 2], np.exp(-6 * 2 * np.pi / 20) * np.cos(2 * np.pi * z / 20), atol=1e-5)
+
+
 def test_a_field_that_reaches_beyond_the_skin_on_one_side_is_narrow() -> None:
     image = ellipse(160, 100, 180, 180, 1.0)
     image.SetOrigin((0.0, 0.0, 0.0))
