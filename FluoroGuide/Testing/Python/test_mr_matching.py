@@ -89,7 +89,7 @@ def spine():
 
 def test_a_dark_disc_between_labelled_bodies_is_no_cortex(spine):
     image, labels = spine
-    with_bodies = with_labels(attenuation_from_mr(image, "T2"), labels)
+    with_bodies = with_labels(attenuation_from_mr(image, "T2", grid_mm=2.0), labels)
     disc, marrow = (with_bodies.image.TransformPhysicalPointToIndex((36.0, 60.0, z)) for z in (130.0, 110.0))
     assert with_bodies.image[disc] <= DISC * 1.001
     assert with_bodies.image[marrow] > 1.1 * WATER
@@ -104,7 +104,7 @@ def test_no_bone_in_front_of_labelled_vertebrae_however_thick_the_slices(spine):
     walls.CopyInformation(image)
     thick = [sitk.BinShrink(walls, [1, 1, 4]), sitk.Shrink(labels, [1, 1, 4])]
     assert max(sitk.GetArrayFromImage(thick[1]).flat) == 6
-    found = with_labels(attenuation_from_mr(thick[0], "T2"), thick[1]).image
+    found = with_labels(attenuation_from_mr(thick[0], "T2", grid_mm=2.0), thick[1]).image
     index = found.TransformPhysicalPointToIndex((36.0, 30.0, 110.0))
     assert max(found[index[0], j, index[2]] for j in range(index[1] - 2, index[1] + 3)) <= SOFT * 1.001
 
