@@ -12,28 +12,29 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ..anatomy.attenuation import AttenuationVolume
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from ..projection.joseph import Projector
 from .refine import Refined, levenberg_marquardt, pose_distance_mm
+from .shells import Part, bone_distance, label_distance
 from .similarity import Evaluation, FixedView, Level, add_cost, summed
-from .volume import MovingVolume, resampled
+from .volume import MovingVolume
 
-NODES_MM = (6.0, 20.0, 36.0)
-"""Distances from the bone at which the shells peak: rigid with the bone up to the first, with the surroundings from the last."""
-FAR_SPACING_MM = 1.5
-"""The outermost shell fills the body; it is never made finer than this."""
 LINEAR_MM = 0.7
 """The surroundings' projection is updated by its derivative while their pose stays within this distance, then made anew."""
+MEMORY = 0.3
+"""Power with which a candidate's cost on one level, as a part of the best one's, counts on the next: small windows alone take noise for bone."""
+SETTLED = 1e-4
+"""A refinement stops when two steps in turn lowered the cost by less than this part of it."""
 ROI_SHARE = 0.05
 """Pixels where the inner shell contributes less than this part of its maximum do not belong to the bone's shadow."""
 Poses = tuple[np.ndarray, np.ndarray]
@@ -41,7 +42,10 @@ Poses = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class PartLevel:
-    """One level: voxel and pixel size, window half-width in pixels, residual scale, border around the bone's shadow, iterations, poses kept."""
+    """One level: voxel and pixel size, window half-width in pixels, residual scale, border around the bone's shadow, iterations, poses kept.
+
+    A long bone is looked at as far as ``look_mm`` from its centre: enough to hold its rotation, and as much work as for a short one.
+    """
 
     pixel_mm: float
     radius: int
@@ -49,152 +53,56 @@ class PartLevel:
     border_mm: float
     iterations: int
     keep: int
+    look_mm: float = np.inf
 
 
 @dataclass(frozen=True)
 class PartOptions:
     """How a part is registered; ``reach_mm`` and ``step_mm`` are the translations tried between bone and surroundings.
 
-    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations; ``keep_first`` go on.  On finer levels go on
-    those whose cost is at most ``close`` times the best one's.
+    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations.  Which of them is right only the last level's
+    small windows tell (a bone that is left among its surroundings fits well through large ones), so until then up to ``keep_first`` go on
+    that put the bone ``elsewhere_mm`` from each other and cost at most ``worth`` times the best; on the last level ``close`` times.
     """
 
     levels: tuple[PartLevel, ...] = (
-        PartLevel(2.0, 3, 1.0, 6.0, 8, 5), PartLevel(1.0, 3, 0.7, 4.0, 10, 2),
+        PartLevel(2.0, 3, 1.0, 6.0, 8, 7), PartLevel(1.0, 3, 0.7, 4.0, 24, 2, 50.0),
     )
-    nodes_mm: tuple[float, ...] = NODES_MM
     reach_mm: float = 18.0
     step_mm: float = 3.0
     apart_mm: float = 5.0
     candidates: int = 14
     first: int = 3
-    keep_first: int = 5
+    keep_first: int = 7
+    elsewhere_mm: float = 4.0
     close: float = 1.06
-
-
-class Part:
-    """A bone in its volume, cut into shells by distance.
-
-    Parameters
-    ----------
-    moving
-        The volume and its resolutions.
-    distance
-        SimpleITK image, mm from the bone's surface (not above 0 inside), on any grid; outside the image counts as far.
-    center_lps_mm
-        Point (3,) about which the part turns: its target or its middle, volume LPS mm.
-    name
-        For people.
-    """
-
-    def __init__(
-        self, moving: MovingVolume, distance: object, center_lps_mm: np.ndarray, name: str = "bone", nodes_mm: tuple[float, ...] = NODES_MM,
-    ) -> None:
-        self.moving, self.distance, self.name, self.nodes_mm = moving, distance, name, nodes_mm
-        self.center_lps_mm = np.asarray(center_lps_mm, float)
-        self._projectors: dict[float, list[Projector]] = {}
-
-    @property
-    def fractions(self) -> np.ndarray:
-        """How far each shell goes with the surroundings, 0..1."""
-        nodes = np.asarray(self.nodes_mm)
-        return (nodes - nodes[0]) / (nodes[-1] - nodes[0])
-
-    def projectors(self, spacing_mm: float) -> list[Projector]:
-        """One projector per shell, inner to outer."""
-        if spacing_mm not in self._projectors:
-            last = len(self.nodes_mm) - 1
-            near = resampled(_near(self.moving.image, self.distance, self.nodes_mm[-1] + 2 * spacing_mm), spacing_mm)
-            made = [Projector(self._shell(near, n), self.moving.backend) for n in range(last)]
-            far = max(spacing_mm, FAR_SPACING_MM)
-            same = next((p[-1] for s, p in self._projectors.items() if max(s, FAR_SPACING_MM) == far), None)
-            outer = same or Projector(self._shell(self.moving.resampled(far), last), self.moving.backend)
-            self._projectors[spacing_mm] = [*made, outer]
-        return self._projectors[spacing_mm]
-
-    def _shell(self, image: object, number: int) -> object:
-        """The image times the shell's weight: hat functions over the distance that add up to one."""
-        import SimpleITK as sitk
-
-        distance = sitk.GetArrayFromImage(sitk.Resample(self.distance, image, sitk.Transform(), sitk.sitkLinear, 1e3, sitk.sitkFloat32))
-        weight = np.interp(distance, self.nodes_mm, np.eye(len(self.nodes_mm))[number]).astype(np.float32)
-        result = sitk.GetImageFromArray(sitk.GetArrayFromImage(image) * weight)
-        result.CopyInformation(image)
-        return result
-
-
-def _near(image: object, distance: object, reach_mm: float) -> object:
-    """SimpleITK image: the volume cropped to where the distance map is below ``reach_mm``."""
-    import SimpleITK as sitk
-
-    inside = np.argwhere(sitk.GetArrayFromImage(distance) < reach_mm)[:, ::-1]
-    corners = np.array(list(itertools.product(*zip(inside.min(0), inside.max(0), strict=True))), float)
-    points = [distance.TransformContinuousIndexToPhysicalPoint(c.tolist()) for c in corners]
-    index = np.array([image.TransformPhysicalPointToContinuousIndex(p) for p in points])
-    size = np.asarray(image.GetSize())
-    low = np.clip(np.floor(index.min(0)), 0, size - 1).astype(int)
-    high = np.clip(np.ceil(index.max(0)) + 1, low + 1, size).astype(int)
-    return sitk.RegionOfInterest(image, (high - low).tolist(), low.tolist())
-
-
-def label_distance(labels: object, values: list[int], grid_mm: float = 2.0) -> object:
-    """Distance in mm from labelled bone: SimpleITK float32 image, negative inside.
-
-    Raises
-    ------
-    FluoroGuideError
-        None of the labels is in the image.
-    """
-    from ..anatomy.bones import label_weight
-
-    return _distance_from(label_weight(labels, values, widen_mm=0.5), 45.0, grid_mm)
-
-
-def bone_distance(volume: AttenuationVolume, point_lps_mm: np.ndarray, radius_mm: float = 28.0, grid_mm: float = 2.0) -> object:
-    """The same for the bone found around a point without any label (threshold, connectivity, distance).
-
-    Raises
-    ------
-    FluoroGuideError
-        No bone near the point.
-    """
-    from ..anatomy.bones import bone_weight
-
-    return _distance_from(bone_weight(volume, point_lps_mm, radius_mm, fade_mm=1.0), 45.0, grid_mm)
-
-
-def _distance_from(weight: object, reach_mm: float, grid_mm: float) -> object:
-    """Signed distance from where ``weight`` exceeds one half, on a grid that goes ``reach_mm`` beyond it."""
-    import SimpleITK as sitk
-
-    size = np.asarray(weight.GetSize()) * np.asarray(weight.GetSpacing())
-    count = np.ceil((size + 2 * reach_mm) / grid_mm).astype(int)
-    direction = np.reshape(weight.GetDirection(), (3, 3))
-    grid = sitk.Image([int(n) for n in count], sitk.sitkUInt8)
-    grid.SetSpacing([grid_mm] * 3)
-    grid.SetDirection(weight.GetDirection())
-    grid.SetOrigin((np.asarray(weight.GetOrigin()) - direction @ np.full(3, reach_mm)).tolist())
-    mask = sitk.Resample(weight, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32) > 0.5
-    return sitk.SignedMaurerDistanceMap(mask, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    worth: float = 1.3
 
 
 class BodiesLevel:
     """X-rays at one level against the shells of a part; a state is (pose of the bone, pose of the surroundings)."""
 
-    def __init__(self, part: Part, level: Level, spec: PartLevel, whole: np.ndarray, center_mm: np.ndarray) -> None:
+    def __init__(self, part: Part, level: Level, spec: PartLevel, seen_at: np.ndarray | Sequence[np.ndarray], center_mm: np.ndarray) -> None:
+        """``seen_at``: pose of the bone, or several (N, 4, 4), whose shadows in the X-rays are looked at."""
         self.projectors, self.fractions, self.center_mm = part.projectors(spec.pixel_mm), part.fractions, center_mm
         self.cauchy2, self.kernels = spec.cauchy**2, self.projectors[0].kernels
         border = max(1, round(spec.border_mm / spec.pixel_mm))
-        views = [_focused(v, self.projectors[0], whole, border) for v in level.views]
+        poses = np.reshape(seen_at, (-1, 4, 4))
+        views = [_focused(v, self.projectors[0], poses, border, part.center_lps_mm, spec.look_mm / spec.pixel_mm) for v in level.views]
         self.views = [v for v in views if v is not None]
         self._outer: tuple[np.ndarray | None, list[np.ndarray]] = (None, [])
         self._tangent: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def own(self) -> BodiesLevel:
-        """A copy for one candidate, so that threads do not share the kept projection of the surroundings."""
+        """A copy for one candidate, so that threads do not share the kept projection of the surroundings; it begins with the present one."""
         other = copy.copy(self)
-        other._outer, other._tangent = (None, []), {}
+        other._outer, other._tangent = (None, []), dict(self._tangent)
         return other
+
+    def keep_surroundings(self, pose: np.ndarray) -> None:
+        """Project the surroundings at a pose from which several candidates start."""
+        for view in self.views:
+            self._outer_tangent(view, pose)
 
     def _between(self, poses: Poses) -> list[np.ndarray]:
         way = difference(poses[0], poses[1], self.center_mm)
@@ -279,21 +187,52 @@ class BodiesLevel:
         return perturb(poses[0], xi[:6], self.center_mm), perturb(poses[1], xi[6:], self.center_mm)
 
 
-def _focused(view: FixedView, projector: Projector, pose: np.ndarray, border: int) -> FixedView | None:
-    """The view cropped to the bone's shadow and ``border`` pixels around it; None where it is not in the picture."""
+def _focused(
+    view: FixedView, projector: Projector, poses: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float,
+) -> FixedView | None:
+    """The view cropped to the bone's shadows and ``border`` pixels around them; None where it is not in the picture."""
     from scipy.ndimage import binary_dilation
 
-    shadow = projector.project(view.view, pose, None, view.distances)
-    if shadow.max() <= 0:
-        return None
-    region = binary_dilation(shadow > ROI_SHARE * shadow.max(), iterations=border)
+    region = np.zeros(view.mask.shape, bool)
+    for pose in poses:
+        region |= _shadow(view, projector, pose, border, center_lps_mm, reach_px)
     rows, columns = np.nonzero(region & (view.mask > 0))
     if len(rows) < 50:
         return None
     reach = view.radius + 1
     r = slice(max(0, int(rows.min()) - reach), min(view.mask.shape[0], int(rows.max()) + reach + 1))
     c = slice(max(0, int(columns.min()) - reach), min(view.mask.shape[1], int(columns.max()) + reach + 1))
-    return view.cropped(r, c, region.astype(np.float32))
+    cropped = view.cropped(r, c, region.astype(np.float32))
+    needed = binary_dilation(region[r, c], np.ones((3, 3), bool), iterations=view.radius)  # the windows of those that vote
+    cropped.set_mask(needed & (cropped.mask > 0), region[r, c].astype(np.float32))
+    return cropped
+
+
+def _shadow(view: FixedView, projector: Projector, pose: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float) -> np.ndarray:
+    """Where the bone's shadow lies (rows, columns), bool, ``border`` pixels wider, and no farther than ``reach_px`` from its centre's."""
+    from scipy.ndimage import binary_dilation
+
+    picture = projector.project(view.view, pose, None, view.distances)
+    if picture.max() <= 0:
+        return np.zeros(picture.shape, bool)
+    region = binary_dilation(picture > ROI_SHARE * picture.max(), iterations=border)
+    column, row = view.view.project(apply(pose, center_lps_mm))[0]
+    r, c = np.ogrid[: region.shape[0], : region.shape[1]]
+    near = region & ((r - row) ** 2 + (c - column) ** 2 < reach_px**2)
+    return near if near.any() else region
+
+
+class _Candidate(NamedTuple):
+    """Poses of bone and surroundings, their evaluation, and a factor of its cost from the level before."""
+
+    poses: Poses
+    evaluation: Evaluation | None
+    before: float = 1.0
+
+    @property
+    def rank(self) -> float:
+        """What candidates are compared by; low is good."""
+        return self.evaluation.cost * self.before
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,33 +265,43 @@ def register_part(
     -------
     None where the bone is in no picture.
     """
+
+    def refined(level: BodiesLevel, candidates: list[_Candidate], iterations: int) -> list[_Candidate]:
+        def one(candidate: _Candidate) -> _Candidate:
+            own = level.own()
+            poses, evaluation, _ = levenberg_marquardt(
+                own.evaluate, own.move, candidate.poses, iterations, cancelled=cancelled, settled=SETTLED,
+            )
+            return _Candidate(poses, evaluation, candidate.before)
+
+        with ThreadPoolExecutor(max(1, threads)) as workers:
+            return sorted(workers.map(one, candidates), key=lambda c: c.rank)
+
     options = options or PartOptions()
     center = apply(whole, part.center_lps_mm)
-    pool: list[tuple[Poses, Evaluation]] = []
+    pool: list[_Candidate] = []
     level = None
     for number, spec in enumerate(options.levels):
         start = pool[0][0] if pool else (whole, whole)
-        level = bodies_level(part, images, spec, start[0], center)
+        level = bodies_level(part, images, spec, [p[0][0] for p in pool] or whole, center)
         if not level.views:
             return None
+        level.keep_surroundings(start[1])
         if not pool:
             pool = _grid(level, whole, center, options)
 
-        def refined(candidates: list[tuple[Poses, Evaluation]], iterations: int, level: BodiesLevel = level) -> list[tuple[Poses, Evaluation]]:
-            def one(candidate: tuple[Poses, Evaluation]) -> tuple[Poses, Evaluation]:
-                own = level.own()
-                return levenberg_marquardt(own.evaluate, own.move, candidate[0], iterations, cancelled=cancelled)[:2]
-
-            with ThreadPoolExecutor(max(1, threads)) as workers:
-                return sorted(workers.map(one, candidates), key=lambda c: c[1].cost)
-
+        last = number == len(options.levels) - 1
         if len(pool) > 1:
-            pool = _distinct(refined(pool, options.first), center, 1.0, options.keep_first if number == 0 else spec.keep)
-        pool = _distinct(refined(pool, spec.iterations), center, 1.0, spec.keep)
-        pool = [p for p in pool if p[1].cost <= options.close * pool[0][1].cost]
-    (poses, evaluation), *others = pool
+            several, pool = len(pool), refined(level, pool, options.first)
+            pool = _close(_distinct(pool, center, 1.0, spec.keep), options.close) if last else _elsewhere(pool, center, options)
+            if last and several > 1:  # the others' shadows are not looked at any more
+                level = bodies_level(part, images, spec, pool[0][0][0], center)
+        pool = refined(level, pool, spec.iterations)
+        pool = _close(_distinct(pool, center, 1.0, spec.keep), options.close) if last else _elsewhere(pool, center, options)
+        pool = [p._replace(before=(p.rank / pool[0].rank) ** MEMORY) for p in pool]
+    (poses, evaluation, _), *others = pool
     best = Refined(poses[0], evaluation, 0)
-    return PartResult(best, poses[1], [Refined(p[0], e, 0) for p, e in others], level, center)
+    return PartResult(best, poses[1], [Refined(o.poses[0], o.evaluation, 0) for o in others], level, center)
 
 
 def make_part(moving: MovingVolume, wanted: object, point_lps_mm: np.ndarray) -> Part:
@@ -374,13 +323,15 @@ def make_part(moving: MovingVolume, wanted: object, point_lps_mm: np.ndarray) ->
     return Part(moving, label_distance(moving.volume.parts, values), point_lps_mm, names)
 
 
-def bodies_level(part: Part, images: list[XrayImage], spec: PartLevel, pose: np.ndarray, center_mm: np.ndarray) -> BodiesLevel:
-    """A part's level with the rays that, at ``pose``, leave a truncated scan left out."""
+def bodies_level(
+    part: Part, images: list[XrayImage], spec: PartLevel, seen_at: np.ndarray | Sequence[np.ndarray], center_mm: np.ndarray,
+) -> BodiesLevel:
+    """A part's level, looking where the bone is seen at one or several poses, without rays that leave a truncated scan at the (first) pose."""
     base = Level(part.projectors(spec.pixel_mm)[0], images, center_mm, spec.pixel_mm, spec.radius, spec.cauchy)
-    return BodiesLevel(part, base.without_unknown(part.moving.beyond(), pose), spec, pose, center_mm)
+    return BodiesLevel(part, base.without_unknown(part.moving.beyond(), np.reshape(seen_at, (-1, 4, 4))[0]), spec, seen_at, center_mm)
 
 
-def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options: PartOptions) -> list[tuple[Poses, Evaluation]]:
+def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options: PartOptions) -> list[_Candidate]:
     """The best distinct translations of the bone against its surroundings, from cost maps over the shifts in each view."""
     from scipy.ndimage import map_coordinates
 
@@ -399,12 +350,27 @@ def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options:
             kept.append(shift)
         if len(kept) == options.candidates:
             break
-    return [((perturb(whole, np.r_[0, 0, 0, shift], center_mm), whole), None) for shift in kept]
+    return [_Candidate((perturb(whole, np.r_[0, 0, 0, shift], center_mm), whole), None) for shift in kept]
 
 
-def _distinct(pool: list[tuple[Poses, Evaluation]], center_mm: np.ndarray, apart_mm: float, keep: int) -> list[tuple[Poses, Evaluation]]:
-    kept: list[tuple[Poses, Evaluation]] = []
+def _distinct(pool: list[_Candidate], center_mm: np.ndarray, apart_mm: float, keep: int) -> list[_Candidate]:
+    kept: list[_Candidate] = []
     for candidate in pool:
         if all(pose_distance_mm(candidate[0][0], k[0][0], center_mm) >= apart_mm for k in kept):
             kept.append(candidate)
     return kept[:keep]
+
+
+def _elsewhere(pool: list[_Candidate], center_mm: np.ndarray, options: PartOptions) -> list[_Candidate]:
+    """The best ones (best first) whose bones lie at different places, whichever way they are turned."""
+    places = [apply(p[0][0] @ np.linalg.inv(pool[0][0][0]), center_mm) for p in pool]
+    kept: list[int] = []
+    for n, place in enumerate(places):
+        if all(np.linalg.norm(place - places[k]) >= options.elsewhere_mm for k in kept):
+            kept.append(n)
+    return _close([pool[n] for n in kept[: options.keep_first]], options.worth)
+
+
+def _close(pool: list[_Candidate], factor: float) -> list[_Candidate]:
+    """Those (best first) whose cost is at most so many times the best one's."""
+    return [p for p in pool if p.rank <= factor * pool[0].rank]

@@ -29,7 +29,7 @@ class Refined:
 
 def levenberg_marquardt(
     evaluate: Callable[[T], Evaluation], move: Callable[[T, np.ndarray], T], state: T, iterations: int, *, tolerance_mm: float = 0.02,
-    cancelled: Callable[[], bool] | None = None, scale: np.ndarray | None = None,
+    cancelled: Callable[[], bool] | None = None, scale: np.ndarray | None = None, settled: float = 0.0,
 ) -> tuple[T, Evaluation, int]:
     """Minimise a cost over any state whose perturbation is one or more (rx, ry, rz, tx, ty, tz).
 
@@ -48,6 +48,8 @@ def levenberg_marquardt(
     scale
         (P,): what each parameter is multiplied with so that steps of 1 move things by about a millimetre; by default
         P = 6 n and rotations are taken at the lever.
+    settled
+        Stops when two steps in turn lowered the cost by less than this part of it.
     cancelled
         Asked before each trial step.  An object with a method ``iteration(evaluation)`` is also told where the search stands.
 
@@ -55,7 +57,7 @@ def levenberg_marquardt(
     -------
     The state, its evaluation, and the number of trial steps.
     """
-    damping, now, used = 1e-2, evaluate(state), 0
+    damping, now, used, resting = 1e-2, evaluate(state), 0, 0
     while used < iterations and np.isfinite(now.cost):
         if cancelled is not None and cancelled():
             raise CancelledError()
@@ -66,11 +68,12 @@ def levenberg_marquardt(
         candidate = move(state, step * scales)
         then = evaluate(candidate)
         small = np.linalg.norm(step[:6] if scale is None else step) < tolerance_mm
+        resting = resting + 1 if then.cost > (1 - settled) * now.cost else 0
         if then.cost < now.cost:
             state, now, damping = candidate, then, max(damping * 0.3, 1e-4)
         else:
             damping *= 8
-        if small or damping > 1e2:
+        if small or damping > 1e2 or (settled > 0 and resting >= 2):
             break
     return state, now, used
 

@@ -14,10 +14,10 @@ from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.registration.checks import bone_shares
-from FluoroGuideLib.registration.parts import BodiesLevel, Part, PartLevel, label_distance
+from FluoroGuideLib.registration.parts import BodiesLevel, Part, PartLevel, PartOptions, _Candidate, _elsewhere, label_distance
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
-from FluoroGuideLib.registration.similarity import Level
+from FluoroGuideLib.registration.similarity import Evaluation, Level
 
 L3 = 4  # label of L3 in LumbarPhantom.labels()
 
@@ -72,6 +72,38 @@ def test_shells_add_up_to_the_volume(moved: Moved) -> None:
     whole = moved.moving.projector(1.5).project(view, moved.truth)
     assert np.sqrt(((sum(shells) - whole) ** 2).mean() / (whole**2).mean()) < 0.01
     assert max(s.max() for s in shells[:-1]) > 0.1
+
+
+def test_only_the_bones_own_shell_is_made_again_for_a_finer_level(moved: Moved) -> None:
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    coarse, fine = part.projectors(3.0), part.projectors(1.0)
+    assert coarse[0] is not fine[0]
+    assert coarse[1:] == fine[1:]
+    assert fine[-1].whole is moved.moving.projector(2.0)  # the phantom's voxels: the surroundings need no copy of the volume of their own
+
+
+def test_candidates_at_one_place_are_one_however_they_are_turned() -> None:
+    """A bone left among its surroundings finds many tilted poses near one place, which must not crowd out another place."""
+    center = np.array([5.0, -3.0, 8.0])
+
+    def candidate(turn: float, x_mm: float, cost: float) -> _Candidate:
+        pose = rigid.perturb(np.eye(4), [turn, 0, 0, x_mm, 0, 0], center)
+        return _Candidate((pose, pose), Evaluation(cost, cost, None, None, ()))
+
+    pool = [candidate(0.0, 0.0, 1.0), candidate(0.2, 1.0, 1.05), candidate(-0.2, 0.0, 1.1), candidate(0.0, 12.0, 1.2), candidate(0.0, 24.0, 1.4)]
+    kept = _elsewhere(pool, center, PartOptions())
+    assert [k.rank for k in kept] == [1.0, 1.2]  # 24 mm away, but 1.4 times the cost
+
+
+def test_a_long_bone_is_looked_at_about_its_centre(moved: Moved) -> None:
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    center = rigid.apply(moved.truth, moved.target)
+    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1, 20.0)
+    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    for view in level.views:
+        column, row = view.view.project(center)[0]
+        r, c = np.nonzero(view.weight)
+        assert 5.0 < np.hypot(r - row, c - column).max() <= 10.0  # 20 mm are 10 pixels
 
 
 def test_derivatives_of_both_poses_agree_with_differences(moved: Moved) -> None:
