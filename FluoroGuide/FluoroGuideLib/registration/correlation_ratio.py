@@ -52,11 +52,13 @@ class Region:
 
 
 def region(own: object, around: object, weight: object) -> Region:
-    """The voxels of three SimpleITK images of one grid: CBCT, CBCT smoothed by :data:`AROUND_MM`, weight (0 leaves out)."""
+    """The voxels of three SimpleITK images of one grid: CBCT, CBCT smoothed by :data:`AROUND_MM`, weight (0 leaves out); maybe none."""
     import SimpleITK as sitk
 
     w = sitk.GetArrayFromImage(weight)
     index = np.argwhere(w > 0.02)
+    if not len(index):
+        return Region(np.empty((0, 3)), np.empty(0), np.empty(0, int), np.empty(0, int))
     values, blurred, w = (a[tuple(index.T)].astype(float) for a in (sitk.GetArrayFromImage(own), sitk.GetArrayFromImage(around), w))
     matrix = lps_from_ijk(own)
     points = index[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]

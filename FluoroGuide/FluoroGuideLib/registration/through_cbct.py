@@ -54,8 +54,8 @@ SPREAD_MM, LOCAL_FACTOR, MOVED_SHARE = 0.25, 3.0, 0.15
 """Standard deviation per axis that the 3-D/3-D step keeps even where both ways agree, the factor of what the bone's own equations say, and
 the share of how far both ways are apart (design cases; gradient distortion of MR is extra)."""
 DISTORTION_MM = 0.4
-LEAST_VOXELS = 2000
-"""The last step's region must hold so many voxels of the CBCT."""
+LEAST_MM3 = 6000.0
+"""The last step's region must hold so much of the CBCT."""
 MI_FAIL, MI_WARN = 0.08, 0.16
 """Mutual information (nats, Mattes, 32 bins) below which the volumes do not show the same anatomy."""
 DISAGREE_WARN_MM, DISAGREE_FAIL_MM = 2.0, 6.0
@@ -130,9 +130,12 @@ def register_volumes(
     best = _optimised(_smoothed(mr, cbct, MIDDLE_MM, None), field, best, center, MIDDLE_MM, stop)
     whole = _optimised(_smoothed(mr, cbct, 2.0, None), field, best, center, 2.0, stop)
     points = points if len(points) else center[None]
-    local, again = _both(mr, cbct, field, whole, points, WIDE, stop)
-    if _apart(local.matrix, whole, points) > ALONE_MM:
-        local, again = _both(mr, cbct, field, local.matrix, points, TIGHT, stop)
+    found = _both(mr, cbct, field, whole, points, WIDE, stop)
+    if found is None:
+        raise FluoroGuideError("Around the targets the CBCT shows nothing to match", None, "Check that both are of the same region")
+    if _apart(found[0].matrix, whole, points) > ALONE_MM:
+        found = _both(mr, cbct, field, found[0].matrix, points, TIGHT, stop) or found
+    local, again = found
     pair = _smoothed(mr, cbct, FINE_MM, _region(apply(whole, points), LIKENESS_REACH_MM))
     return _match(pair, whole, local, again, points)
 
@@ -162,12 +165,12 @@ def known_field(cbct: object) -> object:
 
 def _both(
     mr: object, cbct: object, field: object, start: np.ndarray, points: np.ndarray, around: Around, stop: Callable[[], bool],
-) -> tuple[Fit, Fit]:
-    """The bone's own pose from a start and from another beside it, the better one first; ``points`` (N, 3) in the MR."""
+) -> tuple[Fit, Fit] | None:
+    """The bone's own pose from a start and from another beside it, the better one first; ``points`` (N, 3) in the MR.  None: too little votes."""
     here = apply(start, points)
     levels = [(Sampler(_blurred(mr, spacing)), _voters(cbct, field, here, spacing, around)) for spacing in LOCAL_LEVELS]
-    if min(len(voxels.weight) for _, voxels in levels) < LEAST_VOXELS:
-        raise FluoroGuideError("Around the targets the CBCT shows nothing to match", None, "Check that both are of the same region")
+    if min(spacing**3 * len(voxels.weight) for spacing, (_, voxels) in zip(LOCAL_LEVELS, levels, strict=True)) < LEAST_MM3:
+        return None
     found = []
     for pose in (start, _nudged(start, points.mean(0))):
         for sampler, voxels in levels:

@@ -47,6 +47,11 @@ def test_the_bone_is_found_whatever_its_contrast(pair):
     assert 1e-4 < np.sqrt(np.trace(found.point_covariance(CENTER, CENTER))) < 0.1
 
 
+def test_where_nothing_votes_there_is_no_voxel():
+    nothing = _image(np.zeros((4, 4, 4)))
+    assert len(region(nothing, nothing, nothing).weight) == 0
+
+
 def test_the_derivative_is_that_of_the_cost(pair, monkeypatch):
     """Central differences, without the robust weights, which change with the pose; the MR's slopes are those of central differences too."""
     monkeypatch.setattr("FluoroGuideLib.registration.correlation_ratio.CAUCHY", 1e6)
