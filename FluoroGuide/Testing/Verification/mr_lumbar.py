@@ -24,7 +24,7 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.mr import MrMovingVolume
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1050, 1074)  # 1050 = 175 * 6
+SEEDS = range(1050, 1068)  # 1050 = 175 * 6
 SLICE = (1050,)
 GROUP = 6
 TARGETS = ("L1", "L2", "L3", "L4", "L5")
