@@ -284,6 +284,7 @@ def test_mr_is_recognised_and_registered_as_mr(tmp_path: Path, capsys: pytest.Ca
     options = [word for name, path in files.items() for word in ("--" + name.replace("_", "-"), str(path))]
     command = ["evaluate", "--volume", str(tmp_path / "mr.nii.gz"), "--starts", "1", "--largest-start", "4", "--no-search",
                "--size", "64", "--noise", "clean", "--workers", "1", "--gallery", "0", "--json", "--output", str(tmp_path / "out")]
+    command += ["--success", "4.8"]  # a pixel of these small pictures: how exact MR is, its own proofs say
     assert main([*command, *options]) == 0
     found = json.loads(capsys.readouterr().out)["groups"]["mr, two views"]
     assert (found["errors"], found["success_percent"]) == (0, 100.0)
