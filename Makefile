@@ -47,9 +47,10 @@ format: $(VENV)/.stamp-dev ## let ruff repair what it can
 pictures: $(VENV)/.stamp-all system-libraries ## the pictures of README and extension index, from the phantom
 	@$(BIN)/python tools/pictures.py
 
-accuracy: ## write Docs/accuracy.md and Docs/scaling.md from the proofs in Docs/verification
+accuracy: ## write Docs/accuracy.md, Docs/scaling.md and the figures that README quotes from the proofs in Docs/verification
 	@python3 tools/accuracy.py
 	@python3 tools/scaling_page.py
+	@python3 tools/quotes.py --write
 
 cmake-lists: ## rewrite the file lists in FluoroGuide/CMakeLists.txt from the disk
 	@python3 tools/cmake_lists.py

@@ -4,7 +4,8 @@
 A quoted figure is followed by where it comes from, invisible when rendered: ``0.15 mm<!-- registration_moved: 3 mm / label / median_mm -->``
 (the proof's name and the path of keys in its ``figures``).  It must be the measured value rounded as quoted; ``percent`` turns a share
 into percent (``94.9 %<!-- needle: tip_within_1mm_of_claims percent -->``).  In README every number with a unit of a result
-needs such a mark, or ``<!-- no result -->`` where it is none.
+needs such a mark, or ``<!-- no result -->`` where it is none.  ``--write`` puts the measured figures in, with as many decimals as they have;
+the words around them are a person's to check.
 """
 
 from __future__ import annotations
@@ -65,6 +66,19 @@ def problems(name: str, markdown: str, folder: Path, strict: bool) -> list[str]:
     return found
 
 
+def renewed(markdown: str, folder: Path) -> str:
+    """The text with every quoted figure as measured."""
+
+    def put(mark: re.Match) -> str:
+        value = measured(folder, mark["part"], mark["path"])
+        if value is None:
+            return mark.group()
+        new = as_quoted(value * (100 if mark["percent"] else 1), mark["number"])
+        return (f"{int(new):,}" if "," in mark["number"] else new) + mark.group()[len(mark["number"]):]
+
+    return MARK.sub(put, markdown)
+
+
 def main(arguments: list[str]) -> int:
     """Check README and Docs; exit code 1 when something is wrong."""
     folder, found, quoted = ROOT / "Docs" / "verification", [], 0
@@ -73,6 +87,10 @@ def main(arguments: list[str]) -> int:
         if name in GENERATED or not path.is_file():
             continue
         markdown = path.read_text(encoding="utf-8")
+        if "--write" in arguments and (new := renewed(markdown, folder)) != markdown:
+            path.write_text(new, encoding="utf-8")
+            markdown = new
+            print(f"{name} renewed")
         quoted += len(MARK.findall(text_of(markdown)))
         found += problems(name, markdown, folder, name in STRICT)
     print("\n".join(found) if found else f"{quoted} quoted figures agree with the proofs", file=sys.stderr if found else sys.stdout)

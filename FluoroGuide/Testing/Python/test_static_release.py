@@ -111,6 +111,14 @@ def test_quoted_figures_are_checked(tmp_path: Path) -> None:
     assert wrong("version 3.11, 2 views, FluoroGuide 12") == 0
 
 
+def test_quoted_figures_are_renewed_as_exactly_as_they_were(tmp_path: Path) -> None:
+    tool = load_tool("quotes")
+    (tmp_path / "p.json").write_text(json.dumps({"figures": {"mm": 0.1537, "n": 12345, "m": 999, "share": 0.949}}))
+    old = "9.99 mm<!-- p: mm --> and 7,000<!-- p: n --> of 1,000<!-- p: m -->, 3.1 %<!-- p: share percent -->, 5<!-- p: gone --> or 8 mm"
+    new = "0.15 mm<!-- p: mm --> and 12,345<!-- p: n --> of 999<!-- p: m -->, 94.9 %<!-- p: share percent -->, 5<!-- p: gone --> or 8 mm"
+    assert tool.renewed(old, tmp_path) == new
+
+
 def test_readme_and_docs_quote_what_was_measured() -> None:
     assert load_tool("quotes").main([]) == 0
 
