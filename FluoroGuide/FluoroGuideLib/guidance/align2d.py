@@ -122,7 +122,32 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     rows, columns = image.shape[0] // factor, image.shape[1] // factor
     # rows first, where memory is contiguous: three times as fast as a mean over both axes
     down = np.asarray(image, np.float32)[: rows * factor, : columns * factor].reshape(rows, factor, columns * factor).sum(axis=1)
-    return down.reshape(rows, columns, factor).sum(axis=2) / np.float32(factor * factor)
+    across = down[:, ::factor].copy()  # column by column of a block: a sum over so short an axis is slow
+    for k in range(1, factor):
+        across += down[:, k::factor]
+    across /= np.float32(factor * factor)
+    return across
+
+
+def translated(image: np.ndarray, shift_px: np.ndarray, outside: str = "nearest") -> np.ndarray:
+    """The picture moved by (column, row) pixels, linear between pixels; beyond its border its nearest pixel, or 0 (``outside="zero"``).
+
+    What ``scipy.ndimage.shift`` of order 1 gives, several times faster: the same four weights serve every pixel.
+    """
+    for axis, by in ((0, -float(shift_px[1])), (1, -float(shift_px[0]))):
+        size = image.shape[axis]
+        whole = int(np.floor(by))
+        part = image.dtype.type(by - whole)
+        places = np.arange(whole, whole + size)
+        low, high = (np.take(image, np.clip(places + k, 0, size - 1), axis=axis) for k in (0, 1))
+        high -= low
+        high *= part
+        low += high
+        if outside == "zero":
+            gone = (np.arange(size) + by < 0) | (np.arange(size) + by > size - 1)
+            low[(gone, slice(None)) if axis == 0 else (slice(None), gone)] = 0
+        image = low
+    return image
 
 
 def _coarse(fixed: np.ndarray, moving: np.ndarray, weight: np.ndarray) -> np.ndarray:

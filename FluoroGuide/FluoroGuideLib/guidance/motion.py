@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply
-from .align2d import shrink
+from .align2d import shrink, translated
 from .motion_model import ShiftModel
 from .needle import NeedleFinding
 
@@ -218,12 +219,9 @@ class MotionWatch:
         return self._likeness(self._bone, small, shift_px, inside)
 
     def _likeness(self, template: np.ndarray, small: np.ndarray, shift_px: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-        from scipy.ndimage import map_coordinates
-
         use = self._model.pixels
-        back = [use[0] - shift_px[1], use[1] - shift_px[0]]
-        w = map_coordinates(self._weight, back, order=1, mode="constant", prefilter=False) * inside[use]
-        b, a = map_coordinates(template, back, order=1, mode="nearest", prefilter=False), small[use]
+        w = (translated(self._weight, shift_px, "zero") * inside)[use]
+        b, a = translated(template, shift_px)[use], small[use]
         total = max(float(w.sum()), 1e-9)
         a, b = a - (w @ a) / total, b - (w @ b) / total
         ab, aa, bb = w @ (a * b), w @ (a * a), w @ (b * b)
@@ -240,12 +238,19 @@ def _smooth(image: np.ndarray) -> np.ndarray:
 
 def _broad(image: np.ndarray) -> np.ndarray:
     """Gaussian of 12 pixels, worked out on a quarter of the resolution: nothing finer is left in it."""
-    from scipy.ndimage import gaussian_filter, zoom
-
     rows, columns = image.shape
     padded = np.pad(image, ((0, -rows % 4), (0, -columns % 4)), mode="edge")
-    small = padded.reshape(padded.shape[0] // 4, 4, padded.shape[1] // 4, 4).mean((1, 3))
-    return zoom(gaussian_filter(small, 3.0), 4, order=1, grid_mode=True, mode="nearest")[:rows, :columns]
+    down, across = padded.shape[0] // 4, padded.shape[1] // 4
+    small = shrink(padded, 4)
+    return (_broadened(down) @ small @ _broadened(across).T)[:rows, :columns]
+
+
+@lru_cache(maxsize=8)
+def _broadened(size: int) -> np.ndarray:
+    """(4 size, size): a Gaussian of 3 and linear enlarging by 4 along one axis as a matrix; frames of one size share it."""
+    from scipy.ndimage import gaussian_filter1d, zoom
+
+    return zoom(gaussian_filter1d(np.eye(size, dtype=np.float32), 3.0, axis=0), (4, 1), order=1, grid_mode=True, mode="nearest")
 
 
 def edge_weight(drr: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .align2d import translated
+
 SEARCH_MM, SEARCH_STEP_MM = 9.0, 1.5
 """Shifts that a frame may jump by, and the grid on which they are tried."""
 FOREIGN = 6.0
@@ -49,16 +51,13 @@ class ShiftModel:
         return binary_dilation(weight > 0, iterations=max(1, round(0.4 * pixels)))
 
     def _change(self, shift_px: np.ndarray, where: tuple) -> np.ndarray:
-        from scipy.ndimage import map_coordinates
-
-        at = [where[0] - shift_px[1], where[1] - shift_px[0]]  # linear: the picture was smoothed by more than a pixel
-        return map_coordinates(self.bone, at, order=1, mode="nearest", prefilter=False) - self.bone[where]
+        return (translated(self.bone, shift_px) - self.bone)[where]  # linear: the picture was smoothed by more than a pixel
 
     def set_reference(self, reference: np.ndarray, gain: float) -> None:
         """The frame that shifts are measured from, and its grey values per unit of the DRR: what is not this bone may move as well."""
         self.gain = float(gain)
         down, right = np.gradient(reference - self.gain * self.bone)
-        self._around = -np.stack([right[self._use], down[self._use]])
+        self._around = -np.stack([right[self._use], down[self._use]]).astype(np.float32)
 
     def forget(self) -> None:
         """A new reference: nothing is known of its pixels."""
@@ -103,9 +102,10 @@ class ShiftModel:
     def _refined(self, d: np.ndarray, w0: np.ndarray, shift_px: np.ndarray) -> tuple[np.ndarray, float, float]:
         x = np.r_[np.array(shift_px, float), 0.0, 0.0]  # the bone's shift, and that of what lies around it
         sigma, explained, gain = 0.0, 0.0, self.gain
+        away = (d - np.median(d)) ** 2
         for _ in range(6):
             change = self._change(x[:2], self._use)
-            around = x[2:] @ self._around
+            around = x[2:].astype(np.float32) @ self._around
             # The grey scale was guessed from one picture with more than this bone in it; a large shift measures it.
             prior = 0.5 * w0.sum() * self._typical**2 / 4
             gain = float(np.clip((w0 @ ((d - around) * change) + prior * self.gain) / (w0 @ change**2 + prior), 0.4 * self.gain, 1.5 * self.gain))
@@ -116,7 +116,7 @@ class ShiftModel:
             residual -= np.median(residual)
             scale = max(1.4826 * float(np.median(np.abs(residual))), 0.5 * self.gain * self._typical) + 1e-9
             w = w0 / (1 + (residual / (2.4 * scale)) ** 2)
-            hessian = (columns * w) @ columns.T
+            hessian = ((columns * w) @ columns.T).astype(float)
             hessian[np.diag_indices(4)] += 1e-4 * np.trace(hessian[:2, :2]) + 1e-12
             hold = np.r_[0.0, 0.0, 9.0 * scale**2 / self.around_px**2 * np.ones(2)]
             hessian[np.diag_indices(4)] += hold
@@ -125,7 +125,7 @@ class ShiftModel:
             # neighbouring pixels share their noise (smoothing): about one in nine is independent
             spread = np.linalg.inv(hessian)[:2, :2]
             sigma = float(3.0 * np.sqrt(np.trace(spread) * (w * residual**2).sum() / max(w.sum(), 1e-9) * np.mean(w0)))
-            explained = float(1 - (w * residual**2).sum() / max((w * (d - np.median(d)) ** 2).sum(), 1e-12))
+            explained = float(1 - (w * residual**2).sum() / max((w * away).sum(), 1e-12))
             if np.abs(step[:2]).max() < 0.02:
                 break
         return x[:2], float(np.clip(explained, 0, 1)), sigma

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .needle_strip import HALF_WIDTH_PX, Line, Strip, known_at, noise_beside, response
+from .needle_strip import HALF_WIDTH_PX, Line, Strip, known_at, sampled
 
 
 def hub_sigmas(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, sign: int, mm_per_px: float) -> float:
@@ -13,8 +13,6 @@ def hub_sigmas(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, si
     The steps at both its edges, beyond the end, less the same steps beside the shaft (a rib alongside has those, too); the
     weaker edge counts.  Medians along the band: a wire or a rib that crosses it decides nothing.
     """
-    from scipy.ndimage import map_coordinates
-
     step = 1.0 if mm_per_px < 0.35 else 0.5
     t = sign * np.arange(-14.0 / mm_per_px, 18.0 / mm_per_px, step)
     s = np.arange(-6.0 / mm_per_px, 6.0 / mm_per_px + step / 2, step)
@@ -25,7 +23,7 @@ def hub_sigmas(pixels: np.ndarray, valid: np.ndarray, line: Line, end: float, si
     beyond, before = known & (along > 1.0) & (along < 16.0), known & (along < -4.5)
     if beyond.sum() * step * mm_per_px < 4.0:
         return 0.0
-    values = map_coordinates(pixels, where, order=1, mode="nearest", prefilter=False)
+    values = sampled(pixels, where)
     best = -np.inf
     for half in (2.2, 2.7, 3.2, 3.8):
         sides = []
@@ -55,7 +53,7 @@ def line_features(
     chunk = max(4, int(2 / mm_per_px))
     count = max(1, (found[1] + 1 - found[0]) // chunk)
     means = core[part][: count * chunk].reshape(count, chunk).mean(1)
-    rows = response(strip.values, width)[part][: count * chunk].reshape(count, chunk, -1).mean(1)
+    rows = r[part][: count * chunk].reshape(count, chunk, -1).mean(1)
     near = np.abs(strip.s) <= 5
     center = strip.s[near][np.argmax(rows[:, near], 1)]
     rim = min(1.2 * width + 2, 12.0)
@@ -67,11 +65,11 @@ def line_features(
         "snr": float(level / np.median(noise[part])), "length_mm": float(length), "filled": float((means > 0.45 * level).mean()),
         "steadiness": float(np.std(means) / max(level, 1e-9)), "wander_px": float(np.median(np.abs(center - np.median(center)))),
         "centred": float((np.abs(center) <= 1.5).mean()), "bow_px": float(abs(bow)), "width_mm": float(width * mm_per_px),
-        "step": float(abs(step) / max(level, 1e-9)), "contrast": float(level), **_evidence(strip, r, found, width, mm_per_px),
+        "step": float(abs(step) / max(level, 1e-9)), "contrast": float(level), **_evidence(strip, r, noise, found, width, mm_per_px),
     }
 
 
-def _evidence(strip: Strip, r: np.ndarray, found: tuple[int, int], width: float, mm_per_px: float) -> dict:
+def _evidence(strip: Strip, r: np.ndarray, noise: np.ndarray, found: tuple[int, int], width: float, mm_per_px: float) -> dict:
     """How far the line stands out of what runs parallel to it, as a whole and in its weakest quarter.
 
     Averaged along the line, noise goes and parallel structure (ribs, cortex, a grid) stays: that is what a needle must beat.
@@ -88,7 +86,6 @@ def _evidence(strip: Strip, r: np.ndarray, found: tuple[int, int], width: float,
     beyond = max(6, int(5 / mm_per_px))
     core = r[:, middle].mean(1)
     level = max(float(np.median(core[found[0] : found[1] + 1])), 1e-9)
-    noise = noise_beside(strip, r, width)
     steps = []
     for inside, outside in (
         (slice(found[0], found[0] + beyond), slice(max(0, found[0] - beyond), found[0])),

@@ -120,10 +120,12 @@ def measure(pixels: np.ndarray, valid: np.ndarray, line: Line, mm_per_px: float,
     if found is None:
         return None
     for _ in range(2):
-        width = _width(strip, found)
+        before, width = (width, found), _width(strip, found)
         r = response(strip.values, width)
         core, noise = contrast_along(strip, r, np.zeros(len(strip.t))), noise_beside(strip, r, width)
         found = _interval(core, noise, strip.usable) or found
+        if (width, found) == before:
+            break
     found = _extended(core, noise, strip.usable, found, mm_per_px)
     ends, sigmas, offsets, cut = [], [], [], []
     level = float(np.median(core[found[0] : found[1] + 1]))
@@ -230,15 +232,12 @@ def _end(
         return float(rough), 3.0, 0.0
     straight, reach_px = contrast_along(strip, r, 0 * u)[found[0] : found[1]], int(LEVEL_MM / mm_per_px)
     level = max(float(np.median(straight[-reach_px:] if side else straight[:reach_px])), 1e-9)
-    best, curve = -np.inf, 0 * u
     top = min(9.0, 0.12 * bend_px)
-    for amount in np.linspace(-top, top, 19):
-        candidate = amount * (u / bend_px) ** 2
-        core = contrast_along(strip, r, np.clip(candidate, -12, 12))[reach]
-        gain = np.clip((core - 0.5 * level) * level / (noise[reach] ** 2 + (0.35 * level) ** 2), -1, 1)
-        total = np.cumsum(gain if sign > 0 else gain[::-1]).max() - 0.25 * abs(amount)  # straight unless the picture says otherwise
-        if total > best:
-            best, curve = total, candidate
+    amounts, rows = np.linspace(-top, top, 19), np.flatnonzero(reach)
+    core = contrast_along(strip, r, np.clip(amounts[:, None] * (u[rows] / bend_px) ** 2, -12, 12), rows)
+    gain = np.clip((core - 0.5 * level) * level / (noise[rows] ** 2 + (0.35 * level) ** 2), -1, 1)
+    total = np.cumsum(gain[:, ::sign], axis=1).max(1) - 0.25 * np.abs(amounts)  # straight unless the picture says otherwise
+    curve = amounts[int(np.argmax(total))] * (u / bend_px) ** 2
     core = contrast_along(strip, r, np.clip(curve, -12, 12))
     end, sigma = _edge(strip, core, noise, found, side, level, width, mm_per_px)
     k = int(np.clip(np.searchsorted(strip.t, end), 0, len(curve) - 1))
