@@ -106,7 +106,7 @@ def is_report(path: str) -> bool:
     from ..record.rdsr import is_dose_report
 
     try:
-        return bool(is_dose_report(open_dicom(path).dataset))  # bounded: a deflated file may promise to unpack to anything
+        return bool(is_dose_report(open_dicom(path, pixels=False).dataset))  # bounded: a deflated file may promise to unpack to anything
     except Exception:  # pydicom raises many kinds for damaged files, and none of those is one
         return False
 

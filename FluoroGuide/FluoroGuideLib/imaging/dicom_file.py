@@ -23,6 +23,8 @@ from .dicom_values import numbers, quiet_pydicom, text
 
 MAX_DECODED_BYTES = 1_500_000_000
 """A run's pixels in memory; larger objects are refused before anything is read (about 700 frames of 1024 x 1024 x 16 bit)."""
+MAX_HEADER_BYTES = 64_000_000
+"""Of a deflated dataset, for those who want no pixels: headers and reports are far smaller."""
 MAX_SIDE = 16384
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -95,8 +97,8 @@ class DicomFile:
         return len(self.body) if self.body is not None else self.path.stat().st_size
 
 
-def open_dicom(path: str | Path) -> DicomFile:
-    """Parse a DICOM file up to its pixels.
+def open_dicom(path: str | Path, *, pixels: bool = True) -> DicomFile:
+    """Parse a DICOM file up to its pixels; with ``pixels=False`` those cannot be read later, and little is unpacked to get there.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def open_dicom(path: str | Path) -> DicomFile:
     size = path.stat().st_size
     try:
         with path.open("rb") as stream, quiet_pydicom():
-            return _parse(path, stream, size)
+            return _parse(path, stream, size, pixels)
     except FluoroGuideError:
         raise
     except _BeyondEnd:
@@ -118,16 +120,25 @@ def open_dicom(path: str | Path) -> DicomFile:
         raise FluoroGuideError("The file is not DICOM", path.name, "Give a DICOM XA or RF file, or a picture with --geometry") from None
 
 
-def _parse(path: Path, stream: io.BufferedIOBase, size: int) -> DicomFile:
+def _parse(path: Path, stream: io.BufferedIOBase, size: int, pixels: bool) -> DicomFile:
     import pydicom
 
     bounded = _Bounded(stream, size)
     start = _body_start(stream)
     if start is not None and start[1] == _DEFLATED:
-        body = _inflated(path, stream, start[0])
+        limit = MAX_DECODED_BYTES if pixels else MAX_HEADER_BYTES
+        body, whole = _inflated(stream, start[0], limit)
+        if pixels and not whole:
+            raise _too_much(path)
         inner = _Bounded(io.BytesIO(body), len(body))
-        dataset = pydicom.filereader.read_dataset(inner, False, True, stop_when=_at_pixels)
-        return _found(path, dataset, _DEFLATED, inner, body)
+        try:
+            dataset = pydicom.filereader.read_dataset(inner, False, True, stop_when=_at_pixels)
+            found = _found(path, dataset, _DEFLATED, inner, body)
+        except _BeyondEnd:
+            raise (_BeyondEnd() if whole else _too_much(path)) from None
+        if not whole and found.pixels_at < 0:  # cut between two elements, of which the second was never seen
+            raise _too_much(path)
+        return found
     stream.seek(0)
     dataset = pydicom.dcmread(bounded, stop_before_pixels=True)
     return _found(path, dataset, text(dataset.file_meta, "TransferSyntaxUID"), bounded, None)
@@ -157,14 +168,21 @@ def _body_start(stream: io.BufferedIOBase) -> tuple[int, str] | None:
     return end, text(read_dataset(_Bounded(io.BytesIO(meta), len(meta)), False, True), "TransferSyntaxUID")
 
 
-def _inflated(path: Path, stream: io.BufferedIOBase, start: int) -> bytes:
-    """The deflated dataset, never more than :data:`MAX_DECODED_BYTES` of it."""
+def _inflated(stream: io.BufferedIOBase, start: int, limit: int) -> tuple[bytes, bool]:
+    """The deflated dataset, never more than ``limit`` bytes of it, and whether that is all."""
     stream.seek(start)
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = unpacker.decompress(stream.read(), MAX_DECODED_BYTES + 1)
-    if len(data) > MAX_DECODED_BYTES:
-        raise FluoroGuideError("The DICOM file unpacks to more than can be held", path.name, "Export it again, uncompressed")
-    return data
+    unpacker, data = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    while packed := stream.read(1 << 16):  # piece by piece: at once, zlib doubles what it has again and again
+        while packed:
+            data += unpacker.decompress(packed, 1 << 20)
+            packed = unpacker.unconsumed_tail
+            if len(data) > limit:
+                return bytes(memoryview(data)[:limit]), False
+    return bytes(data), True
+
+
+def _too_much(path: Path) -> FluoroGuideError:
+    return FluoroGuideError("The DICOM file unpacks to more than can be held", path.name, "Export it again, uncompressed")
 
 
 # ---- pixels -----------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def _first_dataset(path: str | Path) -> object | None:
         raise FluoroGuideError("The file does not exist", path.name, "Check the path")
     for candidate in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         try:
-            return open_dicom(candidate).dataset
+            return open_dicom(candidate, pixels=False).dataset
         except FluoroGuideError:
             continue
     return None

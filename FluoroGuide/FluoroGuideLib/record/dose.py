@@ -99,7 +99,7 @@ def _read(path: Path) -> object:
     from ..imaging.dicom_file import open_dicom
 
     try:
-        dataset = open_dicom(path).dataset  # bounded: a deflated file may promise to unpack to anything
+        dataset = open_dicom(path, pixels=False).dataset  # bounded: a deflated file may promise to unpack to anything
     except FluoroGuideError:
         raise FluoroGuideError("The file is not a readable DICOM file", path.name, "Give an RDSR, XA or RF file") from None
     if "SOPClassUID" not in dataset and "Modality" not in dataset:

@@ -60,7 +60,7 @@ def _from_report(path: Path) -> ProcedureRecord:
     from .structured_report import record_in_report
 
     try:
-        data = record_in_report(open_dicom(path).dataset)
+        data = record_in_report(open_dicom(path, pixels=False).dataset)
     except FluoroGuideError:
         raise
     except Exception:  # pydicom decodes on access, and a damaged element may raise nearly anything there

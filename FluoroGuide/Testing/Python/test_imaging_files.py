@@ -179,6 +179,23 @@ def test_a_deflate_bomb_is_refused(tmp_path, monkeypatch):
     assert peak_mb() - before < 80
 
 
+def test_the_header_of_a_deflated_run_needs_little_of_it(tmp_path, monkeypatch):
+    write_xa(tmp_path / "x.dcm", values(), **GEOMETRY)
+    d = pydicom.dcmread(tmp_path / "x.dcm")
+    d.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    rewritten(tmp_path / "y.dcm", d)
+    header = len(dicom_file.open_dicom(tmp_path / "y.dcm").body) - len(d.PixelData)
+    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", header + 100)  # ends within the pixels
+    file = dicom_file.open_dicom(tmp_path / "y.dcm", pixels=False)
+    assert len(file.body) == header + 100
+    assert file.dataset.Rows == d.Rows
+    assert "PixelData" not in file.dataset
+    for limit in (header // 2, header - 12):  # within the header; between the last element and the pixels' tag
+        monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", limit)
+        with pytest.raises(FluoroGuideError, match="unpacks to more"):
+            dicom_file.open_dicom(tmp_path / "y.dcm", pixels=False)
+
+
 def test_deep_nesting_ends_in_one_sentence(tmp_path):
     write_xa(tmp_path / "x.dcm", values(), **GEOMETRY)
     whole = (tmp_path / "x.dcm").read_bytes()

@@ -29,6 +29,7 @@ from FluoroGuideLib.imaging import dicom_file
 from FluoroGuideLib.imaging.geometry_card import check_card
 from FluoroGuideLib.planning.plan import point_lps_mm, read_targets
 from FluoroGuideLib.record import bundle
+from FluoroGuideLib.record.dose import read_dose
 from FluoroGuideLib.record.export import open_record
 from FluoroGuideLib.record.journal import parse_journal
 from FluoroGuideLib.record.keeper import apply_changes, saved_in
@@ -67,7 +68,7 @@ def refused(call: Callable[[], object]) -> str:
 def test_deflate_bombs_among_volumes_and_reports_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 MB of nothing in 40 kB, where 1 MB is the limit: what Python holds meanwhile stays below 4 MB; a small deflated file is read."""
     monkeypatch.setattr(volume_checks, "MOST_UNPACKED", 1_000_000)
-    monkeypatch.setattr(dicom_file, "MAX_DECODED_BYTES", 1_000_000)
+    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", 1_000_000)
     (tmp_path / "series").mkdir()
     bomb = deflated(tmp_path / "series" / "bomb.dcm", 40_000_000)
     assert bomb.stat().st_size < 50_000
@@ -76,6 +77,7 @@ def test_deflate_bombs_among_volumes_and_reports_are_not_unpacked(tmp_path: Path
     try:
         assert read_facts(bomb) == {}
         assert is_report(str(bomb)) is False
+        assert "not a readable DICOM file" in refused(lambda: read_dose(bomb))
         assert "damaged" in refused(lambda: read_volume(bomb.parent))
         assert "unpacks to more" in refused(lambda: read_volume(bomb))
         assert tracemalloc.get_traced_memory()[1] < 4_000_000

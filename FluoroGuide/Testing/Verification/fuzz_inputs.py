@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -166,6 +167,28 @@ def _damaged_nifti(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 # ---- bundles ------------------------------------------------------------------------------------------------------------
+def deflated(data: bytes, rng: np.random.Generator) -> bytes:
+    """A DICOM file's dataset in the deflated transfer syntax, two thirds of them behind zeros that unpack to as much as 800 MB."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filewriter import write_file_meta_info
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.1.2.1.99", "1.2.3"
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    head = io.BytesIO()
+    write_file_meta_info(head, meta)
+    body = data[144 + int.from_bytes(data[140:144], "little"):]  # preamble, DICM, and the meta group by its length
+    megabytes = int(rng.integers(1, 800)) if rng.random() < 2 / 3 else 0
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    packed = b""
+    if megabytes:  # private bytes before all else; a block behind a full flush can be repeated without packing it again
+        zeros = b"\x09\x00\x10\x10OB\x00\x00" + (megabytes << 20).to_bytes(4, "little")
+        packed = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+        packed += (packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)) * megabytes
+    packed += packer.compress(body) + packer.flush()
+    return bytes(128) + b"DICM" + head.getvalue() + (packed if rng.random() < 0.7 else packed[: int(rng.integers(1, len(packed)))])
+
+
 def damaged_bundle(record: str, rng: np.random.Generator) -> bytes:
     """A scene bundle (zip): hostile names, entities, lies about sizes, damaged members, a bomb now and then."""
     buffer, choice = io.BytesIO(), rng.random()

@@ -19,12 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fuzz_inputs import damaged_bundle, damaged_bytes, damaged_json, damaged_volume, volumes
+from fuzz_inputs import damaged_bundle, damaged_bytes, damaged_json, damaged_volume, deflated, volumes
 
 from FluoroGuideLib.errors import FluoroGuideError
 
 INPUTS = 100
 LIMIT_S, LIMIT_MB = 5.0, 700.0
+DEFLATED_SHARE = 0.08
+"""Of the DICOM inputs: deflated, most of them bombs."""
 LIBRARY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(LIBRARY / "Testing" / "Python"))
 
@@ -235,7 +237,8 @@ def _series(folder: Path, rng: np.random.Generator) -> None:
     place.mkdir()
     hurt = set(rng.integers(0, 6, int(rng.integers(1, 4))).tolist())
     for n, data in enumerate(_slices()):
-        (place / f"{n}.dcm").write_bytes(damaged_bytes(data, rng) if n in hurt else data)
+        hurt_data = deflated(data, rng) if rng.random() < DEFLATED_SHARE else damaged_bytes(data, rng)
+        (place / f"{n}.dcm").write_bytes(hurt_data if n in hurt else data)
     read_volume(place)
 
 
@@ -278,6 +281,21 @@ def _tfm(folder: Path, rng: np.random.Generator) -> None:
     read_tfm(path)
 
 
+def _damaged_dicom(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to three of the X-ray fuzz's mutations, or the deflated syntax with a bomb now and then."""
+    import xa_fuzz
+
+    if rng.random() < DEFLATED_SHARE:
+        return deflated(data, rng)
+    hurt = bytearray(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(int(rng.integers(1, 4))):
+            if len(hurt) > 200:
+                xa_fuzz.MUTATIONS[int(rng.integers(len(xa_fuzz.MUTATIONS)))](hurt, rng)
+    return bytes(hurt)
+
+
 @functools.cache
 def _reports() -> tuple[bytes, ...]:
     rdsr = importlib.import_module("rdsr")
@@ -290,18 +308,10 @@ def _reports() -> tuple[bytes, ...]:
 
 
 def _rdsr(folder: Path, rng: np.random.Generator) -> None:
-    import xa_fuzz
-
     from FluoroGuideLib.record.dose import read_dose
 
-    data = bytearray(_reports()[int(rng.integers(len(_reports())))])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(int(rng.integers(1, 4))):
-            if len(data) > 200:
-                xa_fuzz.MUTATIONS[int(rng.integers(len(xa_fuzz.MUTATIONS)))](data, rng)
     path = folder / "dose.dcm"
-    path.write_bytes(bytes(data))
+    path.write_bytes(_damaged_dicom(_reports()[int(rng.integers(len(_reports())))], rng))
     json.dumps(read_dose(path).to_dict(), allow_nan=False)
 
 
@@ -316,16 +326,8 @@ def _structured() -> bytes:
 
 
 def _report(folder: Path, rng: np.random.Generator) -> None:
-    import xa_fuzz
-
-    data = bytearray(_structured())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(int(rng.integers(1, 4))):
-            if len(data) > 200:
-                xa_fuzz.MUTATIONS[int(rng.integers(len(xa_fuzz.MUTATIONS)))](data, rng)
     path = folder / "report.sr.dcm"
-    path.write_bytes(bytes(data))
+    path.write_bytes(_damaged_dicom(_structured(), rng))
     _record(path)
 
 
@@ -349,7 +351,7 @@ def _identity(folder: Path, rng: np.random.Generator) -> None:
     from FluoroGuideLib.imaging.identity import read_identity
 
     path = folder / "x.dcm"
-    path.write_bytes(xa_fuzz.mutant(int(rng.integers(2**31))))
+    path.write_bytes(deflated(xa_fuzz.bases()[0], rng) if rng.random() < DEFLATED_SHARE else xa_fuzz.mutant(int(rng.integers(2**31))))
     read_identity(path, "X-ray")
 
 
@@ -362,7 +364,7 @@ READERS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "gold standard": _json_reader("truth", "truth.json", _truth),
     "study file": _json_reader("study", "s.json", _study), "runs": _json_reader("run", "runs.jsonl", _runs),
 }
-SEEDS = range(50_001, 50_001 + 20 * len(READERS))  # earlier ranges (1000, 20000, 30001, 40001) were looked at while readers were repaired
+SEEDS = range(60_001, 60_001 + 20 * len(READERS))  # earlier ranges (1000, 20000, 30001, 40001, 50001) were looked at while readers were repaired
 SLICE = range(len(READERS))
 
 
