@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import ceil, cos, floor, log10, pi, sin, sqrt
+from math import ceil, cos, dist, floor, hypot, log10, pi, sin, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +73,7 @@ def bulls_eye(placements: Sequence[Placement], tolerances: Sequence[float | None
     """All tips seen along their planned paths; ellipses hold the true tip with 95 % probability."""
     size, middle = 360.0, 180.0
     points = [bulls_eye_point(p) for p in placements]
-    reach = min(MOST_MM, max([1.0, *(sqrt(x * x + y * y) for x, y, _, _ in points), *(t for t in tolerances if t)])) * 1.12
+    reach = min(MOST_MM, max([1.0, *(hypot(x, y) for x, y, _, _ in points), *(t for t in tolerances if t)])) * 1.12
     step = nice_step(reach, 4)
     rings = ceil(reach / step - 1e-9)
     scale = 150.0 / (rings * step)
@@ -116,7 +116,7 @@ def _needles(points: list[tuple[float, float]], placements: Sequence[Placement])
             body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{edge}" stroke-width="1.8"/>')
         label = _free_place(x, y, taken)
         taken.append(label)
-        if (label[0] - x) ** 2 + (label[1] - y) ** 2 > 18**2:
+        if dist(label, (x, y)) > 18:
             body.append(_line(x, y, label[0], label[1], GREY, 0.7))
         body.append(f'<circle cx="{label[0]:.1f}" cy="{label[1]:.1f}" r="7" fill="white" fill-opacity="0.8"/>')
         body.append(_text(label[0], label[1] + 4, str(k), "middle", 11, INK, "600"))
@@ -127,7 +127,7 @@ def _free_place(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[f
     """A place for a label near (x, y), away from dots and other labels and inside the picture."""
     places = [(x + r * cos(a), y - r * sin(a)) for r in (13, 22, 32, 44) for a in (pi / 4 + k * pi / 6 for k in range(12))]
     inside = [p for p in places if 10 < p[0] < 350 and 10 < p[1] < 340] or places
-    return next((p for p in inside if all((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 > 13.5**2 for q in taken)), inside[-1])
+    return next((p for p in inside if all(dist(p, q) > 13.5 for q in taken)), inside[-1])
 
 
 def depths(placements: Sequence[Placement]) -> str:

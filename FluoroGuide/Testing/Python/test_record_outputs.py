@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -24,7 +25,7 @@ from FluoroGuideLib.record.export import csv_text, export_record, open_record, p
 from FluoroGuideLib.record.keeper import RecordKeeper, journals
 from FluoroGuideLib.record.record import ProcedureRecord, read_record, write_record
 from FluoroGuideLib.record.report import report_html
-from FluoroGuideLib.record.report_plots import bulls_eye_axes, bulls_eye_point, nice_step
+from FluoroGuideLib.record.report_plots import bulls_eye, bulls_eye_axes, bulls_eye_point, nice_step
 
 CASES = {
     "normal": lambda: record_with(2), "long names": long_record, "missing data": empty_record, "no needle": lambda: record_with(0),
@@ -136,6 +137,13 @@ def test_bulls_eye_by_hand() -> None:
     assert np.hypot(x, y) == pytest.approx(placement.deviation.lateral_mm, abs=1e-12)
     assert covariance.shape == (2, 2)
     assert [nice_step(v, 4) for v in (1.0, 4.0, 7.0, 0.3)] == [0.5, 1.0, 2.0, 0.1]
+
+
+def test_a_tip_beyond_all_measure_does_not_end_the_report() -> None:
+    """A damaged record said 1e154 mm, whose square is no number (found by the proof ``fuzz_readers``)."""
+    placement = record_with(1).placements[0]
+    far = dataclasses.replace(placement, deviation=dataclasses.replace(placement.deviation, offset_lps_mm=np.array([1e200, -1e200, 1e200])))
+    assert bulls_eye([placement, far, far]).startswith("<svg")
 
 
 # ---- DICOM ----------------------------------------------------------------------------------------------------------------
