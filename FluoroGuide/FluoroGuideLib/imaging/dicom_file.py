@@ -13,6 +13,8 @@ import io
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +92,26 @@ class DicomFile:
 
     def stream(self) -> io.BufferedIOBase:
         """The bytes that :attr:`pixels_at` counts in."""
-        return io.BytesIO(self.body) if self.body is not None else self.path.open("rb")
+        if self.body is not None:
+            return io.BytesIO(self.body)
+        with _still_there(self.path):
+            return self.path.open("rb")
 
     def size(self) -> int:
         """How many bytes there are."""
-        return len(self.body) if self.body is not None else self.path.stat().st_size
+        if self.body is not None:
+            return len(self.body)
+        with _still_there(self.path):
+            return self.path.stat().st_size
+
+
+@contextmanager
+def _still_there(path: Path) -> Iterator[None]:
+    """Files may go while they are read: a folder is cleaned up, a drive is pulled out."""
+    try:
+        yield
+    except OSError as error:
+        raise FluoroGuideError("The X-ray file can no longer be read", f"{path.name}: {error.strerror}", "Check where it went") from None
 
 
 def open_dicom(path: str | Path, *, pixels: bool = True) -> DicomFile:
@@ -108,9 +125,10 @@ def open_dicom(path: str | Path, *, pixels: bool = True) -> DicomFile:
     path = Path(path)
     if not path.is_file():
         raise FluoroGuideError("The X-ray file does not exist", path.name, "Check the path")
-    size = path.stat().st_size
+    with _still_there(path):
+        size = path.stat().st_size
     try:
-        with path.open("rb") as stream, quiet_pydicom():
+        with _still_there(path), path.open("rb") as stream, quiet_pydicom():
             return _parse(path, stream, size, pixels)
     except FluoroGuideError:
         raise
@@ -250,7 +268,7 @@ def read_stored(file: DicomFile, layout: PixelLayout) -> np.ndarray:
     """
     if file.pixels_at < 0:
         raise FluoroGuideError("The DICOM object has no grey pixel data", file.path.name, "Export the image itself, not only its header")
-    with file.stream() as stream:
+    with _still_there(file.path), file.stream() as stream:
         vr, length = _element_header(file, stream)
         if file.syntax in _NATIVE or not file.syntax:
             return _native(file, layout, stream, vr, length)

@@ -7,6 +7,7 @@ import resource
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -177,6 +178,18 @@ def test_a_deflate_bomb_is_refused(tmp_path, monkeypatch):
     with pytest.raises(FluoroGuideError, match="unpacks to more"):
         open_xray(tmp_path / "y.dcm")
     assert peak_mb() - before < 80
+
+
+def test_a_file_that_goes_while_it_is_read_is_one_sentence(tmp_path, monkeypatch):
+    write_xa(tmp_path / "x.dcm", values(), **GEOMETRY)
+    file = dicom_file.open_dicom(tmp_path / "x.dcm")
+    (tmp_path / "x.dcm").unlink()  # after its header was read
+    for wanted in (file.stream, file.size):
+        with pytest.raises(FluoroGuideError, match="no longer be read"):
+            wanted()
+    monkeypatch.setattr(Path, "is_file", lambda self: True)  # between the look whether it is there and the next
+    with pytest.raises(FluoroGuideError, match="no longer be read"):
+        dicom_file.open_dicom(tmp_path / "x.dcm")
 
 
 def test_the_header_of_a_deflated_run_needs_little_of_it(tmp_path, monkeypatch):
