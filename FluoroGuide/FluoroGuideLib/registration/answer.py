@@ -10,6 +10,7 @@ import numpy as np
 from ..geometry.rigid import apply, recentered
 from .checks import bone_shares, evidence
 from .confidence import LOST_MM, Limits, field_not_recognised, in_narrow_field, judge, looks_at, lost_share, part_covariance
+from .findings import Finding, told
 from .parts import Part, register_part
 from .refine import Refined
 from .result import Registration
@@ -54,9 +55,8 @@ def checked_answer(
     moved = _largest_difference(found.best.pose, whole.pose, targets)
     result["facts"] = {**result["facts"], "moved_against_surroundings_mm": moved}
     if moved > MOVED_MM and len(task.images) > 1:
-        result["verdict"] = "fail" if moved > FAR_MM or result["verdict"] == "fail" else "warn"
-        reason = f"The {bone.name} fits {moved:.1f} mm away from this pose: it moved against its surroundings; register it on its own."
-        result["reasons"] = (reason, *result["reasons"])
+        sentence = f"The {bone.name} fits {moved:.1f} mm away from this pose: it moved against its surroundings; register it on its own."
+        result |= told((Finding("moved", "fail" if moved > FAR_MM else "warn", sentence), *result["findings"]))
         covariance = result["covariance"].copy()  # the bone is where it is seen, not where this pose puts it
         for point in targets.values():
             gap = apply(found.best.pose, point) - apply(whole.pose, point)
@@ -74,15 +74,15 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     task.progress(0.9, f"registering {bone.name} on its own")
     found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
     if found is None:
-        task.notes.append(f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
+        task.note("whole", f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
         return whole_answer(task, whole, [], level, targets)
     points = targets or {"centre": task.point_lps_mm}
     moved = _largest_difference(found.best.pose, whole.pose, points)
     if moved > MOVED_MM:
-        task.notes.append(
+        task.note("moved", (
             f"The {bone.name} lies {moved:.1f} mm from where the whole volume's pose puts it: it moved against its surroundings, "
             "whose overlay is not valid."
-        )
+        ))
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
     covariance = part_covariance(found.level, (found.best.pose, found.surroundings))
@@ -127,10 +127,11 @@ def _judged(
         seen = dataclasses.replace(seen, alone_mm=(), bone=shares)
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
     kind = {"part": shares is not None, "field": task.moving.cut_at_the_sides}
-    verdict, reasons = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
-    beyond = () if task.carm is None else tuple(task.carm.beyond_tolerance())
-    verdict, reasons = "warn" if beyond and verdict == "pass" else verdict, (*reasons, *beyond)
+    findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
+    beyond = () if task.carm is None else task.carm.beyond_tolerance()
+    findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))
     if flat and len(views) > 1:
-        task.notes.append("How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view.")
+        sentence = "How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view."
+        task.note("C-arm", sentence)
     facts = {"inverted_views": sorted(task.inverted), "in_plane_only": flat, "checks": None if seen is None else dataclasses.asdict(seen)}
-    return {**draft, "verdict": verdict, "reasons": (*reasons, *task.notes), "facts": facts}
+    return {**draft, **told((*findings, *task.notes)), "facts": facts}

@@ -103,7 +103,8 @@ def _correct_polarity(task: Task, found: Found) -> bool:
             image = task.images[i]
             task.images[i] = dataclasses.replace(image, pixels=-image.pixels)
             task.inverted ^= {i}
-            task.notes.append(f"The grey values of {image.source or 'an X-ray'} were inverted: they fit the volume only so; check its polarity.")
+            name = image.source or "an X-ray"
+            task.note("polarity", f"The grey values of {name} were inverted: they fit the volume only so; check its polarity.")
             changed = True
     return changed
 

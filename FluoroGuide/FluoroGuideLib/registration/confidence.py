@@ -21,6 +21,7 @@ import numpy as np
 
 from ..geometry.rigid import point_jacobian
 from .checks import Evidence
+from .findings import Finding, worst_first
 from .refine import LEVER_MM, Refined, pose_distance_mm
 from .similarity import FixedView, Level
 
@@ -243,8 +244,8 @@ class Limits:
 def judge(
     best: Refined, rivals: list[Refined], errors_mm: list[float], coverage: float, views: int, center_mm: np.ndarray, limits: Limits | None = None,
     *, seen: Evidence | None = None, names: tuple[str, ...] = (), part: bool = False, field: bool = False,
-) -> tuple[str, tuple[str, ...]]:
-    """Verdict ``pass``/``warn``/``fail`` and its reasons, from what can be known without the truth.
+) -> tuple[Finding, ...]:
+    """Findings about an answer, the worst first, from what can be known without the truth.
 
     Parameters
     ----------
@@ -267,44 +268,46 @@ def judge(
     alike = (limits.similarity_fail, limits.field_similarity_warn if field else limits.similarity_warn)
     if part:
         alike = (limits.part_similarity_fail, limits.part_similarity_warn)
-    fails, warns = _from_checks(seen, names, limits) if seen is not None else ([], [])
+    found = _from_checks(seen, names, limits) if seen is not None else []
     worst = min(best.evaluation.similarity, default=0.0)
     if worst < alike[0]:
-        fails.append(f"The X-ray and the volume do not look alike (similarity {worst:.2f}): wrong volume, level, side or geometry?")
+        sentence = f"The X-ray and the volume do not look alike (similarity {worst:.2f}): wrong volume, level, side or geometry?"
+        found.append(Finding("similarity", "fail", sentence))
     elif worst < alike[1]:
-        warns.append(f"The X-ray and the volume look only partly alike (similarity {worst:.2f}).")
+        found.append(Finding("similarity", "warn", f"The X-ray and the volume look only partly alike (similarity {worst:.2f})."))
     for rival in rivals:
         apart = pose_distance_mm(best.pose, rival.pose, center_mm)
         if apart > limits.rival_apart_mm and rival.evaluation.rank < limits.rival_cost * best.evaluation.rank:
-            warns.append(f"Another pose, {apart:.0f} mm away, fits almost as well.")
+            found.append(Finding("rival", "warn", f"Another pose, {apart:.0f} mm away, fits almost as well."))
             break
     error = max(errors_mm, default=0.0)
     if not np.isfinite(error) or error > limits.error_fail_mm:
-        fails.append("The images do not determine the position of the target well enough.")
+        found.append(Finding("error", "fail", "The images do not determine the position of the target well enough."))
     elif error > limits.error_warn_mm:
-        warns.append(f"The predicted error at the target is {error:.1f} mm.")
+        found.append(Finding("error", "warn", f"The predicted error at the target is {error:.1f} mm."))
     if coverage < limits.coverage_warn:
-        warns.append(f"Only {100 * coverage:.0f} % of the X-ray is covered by the volume.")
-    notes = ["in-plane only"] if views == 1 else []
-    verdict = "fail" if fails else "warn" if warns else "pass"
-    return verdict, tuple(fails + warns + notes)
+        found.append(Finding("coverage", "warn", f"Only {100 * coverage:.0f} % of the X-ray is covered by the volume."))
+    if views == 1:
+        found.append(Finding("in-plane", "note", "in-plane only"))
+    return worst_first(found)
 
 
-def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> tuple[list[str], list[str]]:
-    """Sentences that fail, and that warn."""
-    fails, warns = [], []
+def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> list[Finding]:
+    """What the checks say."""
+    found = []
     for name, straight, mirrored in zip(names, seen.straight, seen.mirrored, strict=True):
         if mirrored > straight + limits.mirrored:
-            kind = fails if mirrored > straight + limits.mirrored_fail else warns
-            kind.append(f"{name} fits the volume better as its mirror image: are left and right exchanged?")
+            level = "fail" if mirrored > straight + limits.mirrored_fail else "warn"
+            found.append(Finding("mirrored", level, f"{name} fits the volume better as its mirror image: are left and right exchanged?"))
     apart = max(seen.alone_mm, default=0.0)
     if apart > limits.alone_warn_mm:
-        kind = fails if apart > limits.alone_fail_mm else warns
-        kind.append(f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?")
+        sentence = f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?"
+        found.append(Finding("views apart", "fail" if apart > limits.alone_fail_mm else "warn", sentence))
     if seen.level_ratio < limits.level_warn:
-        kind = fails if seen.level_ratio < limits.level_fail else warns
-        kind.append(f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?")
+        sentence = f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?"
+        found.append(Finding("level", "fail" if seen.level_ratio < limits.level_fail else "warn", sentence))
     share = min(seen.bone, default=1.0)
     if share < limits.bone_warn:
-        warns.append(f"The bone's own shadow is only {100 * max(0.0, share):.0f} % as strong in the X-ray as all around it: it may lie elsewhere.")
-    return fails, warns
+        sentence = f"The bone's own shadow is only {100 * max(0.0, share):.0f} % as strong in the X-ray as all around it: it may lie elsewhere."
+        found.append(Finding("bone", "warn", sentence))
+    return found

@@ -20,6 +20,7 @@ from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from .answer import STRETCH_SHARE
 from .confidence import judge, part_covariance
+from .findings import told
 from .parts import BodiesLevel, Part, PartOptions, Poses, bodies_level, label_distance, register_part
 from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt
@@ -287,10 +288,10 @@ def _result(bone: _Bone, whole: Registration, targets: dict[str, np.ndarray]) ->
     flat = len(whole.views) == 1 or bool(whole.facts.get("in_plane_only"))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     rivals = [Refined(p[0], e, 0) for p, e in bone.rivals]
-    verdict, reasons = judge(Refined(poses[0], bone.evaluation, 0), rivals, widths, 1.0, 1 if flat else len(whole.views), center, part=True)
+    findings = judge(Refined(poses[0], bone.evaluation, 0), rivals, widths, 1.0, 1 if flat else len(whole.views), center, part=True)
     facts = {
         "part": bone.part.name, "labels": [bone.label], "moved_against_surroundings_mm": moved, "in_plane_only": flat,
         "whole_pose_matrix": whole.pose.tolist(), "inverted_views": whole.facts.get("inverted_views", []),
     }
-    return Registration(**draft, verdict=verdict, reasons=reasons, facts=facts)
+    return Registration(**draft, **told(findings), facts=facts)
 

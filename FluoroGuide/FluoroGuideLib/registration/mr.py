@@ -7,7 +7,6 @@ limits are other ones, rays through voxels of uncertain class do not vote, and t
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,15 +14,13 @@ from ..anatomy.attenuation import WATER_ATTENUATION_PER_MM
 from ..anatomy.mr import MrVolume
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
-from ..geometry.rigid import apply, inverse
+from ..geometry.rigid import apply
 from ..projection.joseph import Projector
-from .answer import MOVED_MM
 from .checks import Evidence
-from .confidence import Limits, judge
+from .confidence import Limits
+from .findings import Finding, told, worst_first
 from .prior import PosePrior
-from .refine import Refined
 from .result import Registration
-from .similarity import Evaluation
 from .volume import BODY_PER_MM, MovingVolume, resampled, unknown_beyond
 
 UNCERTAIN_SHARE = 0.97
@@ -43,8 +40,6 @@ ALONE_FAIL_MM = 3.5
 SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "weak_similarity": -1.0}
 """Starts are expected within 20 mm and 10 degrees; farther off, wrong poses fit an MR nearly as well as the right one.  So there is no second look,
 which searches farther: what is weak for CT (0.5) is usual for MR, and where it was taken it led from right poses to wrong ones."""
-MIRRORED_FAIL = 0.1
-"""A mirror image that fits better by this says that left and right are exchanged; by less it is doubted."""
 START_MM, START_DEG = 15.0, 7.5
 """Standard deviation of a given start.  Labelled bodies alone look the same one vertebra up and down (the cost differs by 1 %): between such
 poses the start decides, and the check of levels says so."""
@@ -59,8 +54,10 @@ less than the third of their way in the slab do not vote."""
 SOFT_MOST = 1.1 * WATER_ATTENUATION_PER_MM
 ERROR_WARN_MM = 3.5
 """Predicted error from which on the overlay is to be compared with the bone."""
-UNLIMITED = Limits(similarity_fail=-2.0, similarity_warn=-2.0)
-"""With these the judge of the engine finds nothing wrong with a right pose, and says only what changes nothing."""
+OWN_KINDS = ("similarity", "error", "views apart", "level", "bone")
+"""Findings of the engine that MR judges anew with limits of its own."""
+HARMLESS_NOTES = ("in-plane", "polarity", "moved")
+"""Notes that change nothing for MR either (of motion it has a finding of its own); without a position in space, or a bone, it warns."""
 NEAR_MM = 25.0
 """A label farther from the target than this is not the target's bone."""
 
@@ -227,24 +224,14 @@ def judged_as_mr(result: Registration, volume: MrVolume, targets: dict[str, np.n
     draft = dataclasses.replace(result, covariance=covariance)
     errors = draft.target_error(targets or {}) if np.isfinite(covariance).all() else []
     error = max((max(e.in_plane_mm) if len(result.views) == 1 else e.predicted_error_mm for e in errors), default=0.0)
-    findings = [*_own_findings(draft, error), *_engine_findings(result, targets or {"centre": apply(inverse(result.pose), result.center_mm)})]
-    fails, warns, notes = ([f.sentence for f in findings if f.level == level] for level in ("fail", "warn", "note"))
-    verdict = "fail" if fails else "warn" if warns else "pass"
+    findings = worst_first([*_own_findings(draft, error), *_engine_findings(result)])
     said = f"{PLANNED} ({volume.contrast or 'contrast unknown'})" + (f": predicted error {error:.1f} mm (95 %)." if errors else ".")
     facts = {
         **result.facts, "planned_on": "MR", "mr_contrast": volume.contrast, "mr_caveats": list(volume.caveats),
         "mr_error_floor_mm": FLOOR_MM, "mr_findings": [f"{f.level}: {f.kind}" for f in findings],
     }
-    return dataclasses.replace(draft, verdict=verdict, reasons=(*fails, *warns, *notes, said, *volume.caveats), facts=facts)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is thought of a registration: ``kind`` names it, ``level`` is ``fail``, ``warn`` or ``note`` (changes nothing)."""
-
-    kind: str
-    level: str
-    sentence: str
+    findings = (*findings, *(Finding("planned on MR", "note", sentence) for sentence in (said, *volume.caveats)))
+    return dataclasses.replace(draft, **told(findings), facts=facts)
 
 
 def _own_findings(result: Registration, error_mm: float) -> list[Finding]:
@@ -278,25 +265,10 @@ def _own_findings(result: Registration, error_mm: float) -> list[Finding]:
     return found
 
 
-def _engine_findings(result: Registration, points: dict[str, np.ndarray]) -> list[Finding]:
-    """What the engine said besides: its sentences without those that its limits for CT make of what :func:`_own_findings` judges anew.
-
-    Those are made once more, by the same judge from the same figures, and taken out; no sentence is read.  The rest warns (another pose
-    fits, little is covered), unless it is no more than what changes nothing.
-    """
-    flat, part, seen = bool(result.facts.get("in_plane_only")), "part" in result.facts, _evidence(result)
-    flipped = any(m > s + MIRRORED_FAIL for s, m in zip(seen.straight, seen.mirrored, strict=True))
-    errors = result.target_error(points) if np.isfinite(result.covariance).all() else []
-    widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
-    plain = Refined(result.pose, Evaluation(0.0, 0.0, None, None, tuple(result.similarity)), 0)
-    views = 1 if flat else 2
-    sentences = judge(plain, [], widths, 1.0, views, result.center_mm, seen=dataclasses.replace(seen, straight=(), mirrored=()), part=part)[1]
-    notes = set(judge(plain, [], [0.0], 1.0, views, result.center_mm, limits=UNLIMITED)[1])
-    rest = [r for r in result.reasons if r not in sentences or r in notes]
-    moved = part and float(result.facts.get("moved_against_surroundings_mm", 0.0)) > MOVED_MM
-    harmless = len(notes) + len(result.facts.get("inverted_views", ())) + moved  # said of every view turned over; of motion MR says its own
-    level = "fail" if flipped else "warn" if len(rest) > harmless else "note"
-    return [Finding("mirrored" if flipped else "engine", "note" if r in notes else level, r) for r in rest]
+def _engine_findings(result: Registration) -> list[Finding]:
+    """What the engine found besides what MR judges anew."""
+    rest = [f for f in result.findings if f.kind not in OWN_KINDS]
+    return [dataclasses.replace(f, level="warn") if f.level == "note" and f.kind not in HARMLESS_NOTES else f for f in rest]
 
 
 def _evidence(result: Registration) -> Evidence:

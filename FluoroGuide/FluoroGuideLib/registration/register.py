@@ -16,6 +16,7 @@ from ..geometry.rigid import apply, check_rigid
 from ..imaging.xray import XrayImage
 from .answer import checked_answer, part_answer, whole_answer
 from .coarse_to_fine import coarse_to_fine, make_level
+from .findings import Finding
 from .geometry_error import CArmEstimate, CArmTolerance
 from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part, mr_prior
 from .parts import Part, PartOptions, make_part
@@ -94,11 +95,15 @@ class _Task:
     progress: Progress
     cancelled: Callable[[], bool]
     history: list[dict] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
     inverted: set[int] = field(default_factory=set)
     mirrored_starts: list[list[np.ndarray]] = field(default_factory=list)
     carm: CArmEstimate | None = None
     prior: PosePrior | None = None
+
+    def note(self, kind: str, sentence: str) -> None:
+        """Say something with the result that changes nothing of its verdict."""
+        self.notes.append(Finding(kind, "note", sentence))
 
 
 def register(
@@ -204,7 +209,7 @@ def _part(task: _Task, wanted: object) -> Part | None:
     except FluoroGuideError as error:
         if wanted != "auto":
             raise
-        task.notes.append(f"{error.what}: this is the pose of the whole volume, which its surroundings may have changed.")
+        task.note("whole", f"{error.what}: this is the pose of the whole volume, which its surroundings may have changed.")
         return None
 
 

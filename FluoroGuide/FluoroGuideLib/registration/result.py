@@ -8,6 +8,7 @@ import numpy as np
 
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, point_jacobian, recentered
+from .findings import Finding
 from .geometry_error import CArmEstimate
 
 VERDICTS = ("pass", "warn", "fail")
@@ -90,6 +91,8 @@ class Registration:
         Number of DRRs.
     carm
         What was found about the C-arm's geometry when that was estimated too; ``views`` are then the corrected ones.
+    findings
+        What ``verdict`` and ``reasons`` were made of, in the same order; empty where only those are known (a result read from a file).
     """
 
     pose: np.ndarray
@@ -104,6 +107,7 @@ class Registration:
     projections_rendered: int = 0
     facts: dict = field(default_factory=dict)
     carm: CArmEstimate | None = None
+    findings: tuple[Finding, ...] = ()
 
     def point_covariance(self, point_lps_mm: np.ndarray) -> np.ndarray:
         """Covariance (3, 3), mm^2 in isocentre axes, of where a volume point (3,) ends up."""

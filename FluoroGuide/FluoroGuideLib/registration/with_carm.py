@@ -33,7 +33,7 @@ def register_with_carm(task: object, start: np.ndarray, coarse_to_fine: Callable
     """
     options, nominal = task.options, list(task.images)
     if len(nominal) < 2:
-        task.notes.append("One view alone does not show errors of the C-arm's geometry: it was taken as given, and widens the predicted error.")
+        task.note("C-arm", "One view alone does not show errors of the C-arm's geometry: it was taken as given, and widens the predicted error.")
     if options.carm.shift_mm > 0 and len(nominal) > 1:
         found = _each_view(task, start, coarse_to_fine)
     else:

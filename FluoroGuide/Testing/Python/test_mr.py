@@ -268,16 +268,21 @@ def test_command_line_through_cbct(ct, views, tmp_path, capsys, monkeypatch):
 
 def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
     from FluoroGuideLib.anatomy.mr import MrVolume
+    from FluoroGuideLib.registration.findings import Finding, told
     from FluoroGuideLib.registration.mr import judged_as_mr
 
-    def judged(similarity, whole, reasons=(), **facts):
+    def judged(similarity, whole, findings=(), **facts):
         history = ({"stage": "1.5 mm", "similarity": [whole, 0.7]}, {"stage": "part", "similarity": [similarity] * 2})
         covariance = np.diag([1e-8] * 3 + [0.01] * 3)
-        found = Registration(np.eye(4), "warn", tuple(reasons), (similarity, 0.9), covariance, np.zeros(3), tuple(views), history, facts=facts)
+        said = told(Finding(*f) for f in findings)
+        found = Registration(
+            np.eye(4), similarity=(similarity, 0.9), covariance=covariance, center_mm=np.zeros(3), views=tuple(views), history=history, facts=facts,
+            **said,
+        )
         return judged_as_mr(found, MrVolume(None, "MR", contrast="T2", caveats=("thick slices",)), {"t": np.zeros(3)})
 
     bone = {"part": "L4", "moved_against_surroundings_mm": 0.8, "checks": {"alone_mm": (0.4, 1.0), "level_ratio": 1.3}}
-    good = judged(0.2, 0.6, ["The X-ray and the volume look only partly alike (similarity 0.20)."], **bone)
+    good = judged(0.2, 0.6, [("similarity", "warn", "The X-ray and the volume look only partly alike (similarity 0.20).")], **bone)
     assert good.verdict == "pass"
     # 0.01 of the pose, 0.65^2 of the MR and (0.1 * 0.8)^2 of the motion: 0.439 mm^2 per axis; chi-square, three degrees, 95 %: 7.815
     assert good.reasons == (f"{PLANNED} (T2): predicted error {np.sqrt(0.4389 * 7.815):.1f} mm (95 %).", "thick slices")
@@ -288,20 +293,21 @@ def test_only_a_labelled_bone_where_the_whole_mr_puts_it_passes(views):
     assert judged(0.05, 0.6, **bone).verdict == "fail"
     assert judged(0.2, 0.6, **{**bone, "checks": {"alone_mm": (4.0, 1.0)}}).verdict == "fail"
     checks = bone["checks"]
-    for mirrored, findings in ((0.45, ["fail: mirrored"]), (0.35, ["warn: engine"])):
-        sides = {**checks, "straight": (0.3,), "mirrored": (mirrored,)}
-        flipped = judged(0.2, 0.6, ["A fits the volume better as its mirror image"], **{**bone, "checks": sides})
-        assert (flipped.verdict, flipped.facts["mr_findings"]) == (findings[0][:4], findings)
+    for level in ("fail", "warn"):
+        flipped = judged(0.2, 0.6, [("mirrored", level, "A fits the volume better as its mirror image")], **bone)
+        assert (flipped.verdict, flipped.facts["mr_findings"]) == (level, [f"{level}: mirrored"])
     for ratio, verdict in ((1.02, "warn"), (0.98, "fail")):
         again = "A pose 22 mm along the spine fits as well: is it the right vertebra?"
-        found = judged(0.2, 0.6, [again], **{**bone, "checks": {**checks, "level_ratio": ratio, "level_mm": 22.0}})
+        found = judged(0.2, 0.6, [("level", verdict, again)], **{**bone, "checks": {**checks, "level_ratio": ratio, "level_mm": 22.0}})
         assert found.verdict == verdict
         assert found.reasons.count(again) == 1  # the engine's sentence is not said twice
     # whatever else the engine says warns, but for grey values that were turned over and for one view
-    assert judged(0.2, 0.6, ["Another pose, 9 mm away, fits almost as well."], **bone).verdict == "warn"
-    assert judged(0.2, 0.6, ["The grey values of A were inverted."], **bone, inverted_views=[0]).verdict == "pass"
-    assert judged(0.2, 0.6, ["The grey values of A were inverted.", "Another pose fits."], **bone, inverted_views=[0]).verdict == "warn"
-    assert judged(0.2, 0.6, ["in-plane only"], **bone, in_plane_only=True).verdict == "pass"
+    inverted, rival = ("polarity", "note", "The grey values of A were inverted."), ("rival", "warn", "Another pose, 9 mm away, fits almost as well.")
+    assert judged(0.2, 0.6, [rival], **bone).verdict == "warn"
+    assert judged(0.2, 0.6, [inverted], **bone).verdict == "pass"
+    assert judged(0.2, 0.6, [rival, inverted], **bone).reasons[:2] == (rival[2], inverted[2])
+    assert judged(0.2, 0.6, [("in-plane", "note", "in-plane only")], **bone, in_plane_only=True).verdict == "pass"
+    assert judged(0.2, 0.6, [("whole", "note", "The L4 is not in the pictures.")], **bone).verdict == "warn"
 
 
 def test_classes_of_a_real_lumbar_spine(data_dir):

@@ -23,6 +23,7 @@ from FluoroGuideLib.registration.confidence import (
     judge,
     part_covariance,
 )
+from FluoroGuideLib.registration.findings import told, verdict_of
 from FluoroGuideLib.registration.refine import Refined
 from FluoroGuideLib.registration.similarity import Evaluation
 
@@ -98,7 +99,8 @@ def test_a_bones_own_error_is_the_sandwich_alone() -> None:
 def _judged(similarity: float = 0.9, error_mm: float = 0.5, part: bool = False, **seen: object) -> tuple[str, tuple[str, ...]]:
     best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (similarity, 0.95)), 0)
     sides = {"straight": (0.9, 0.9), "mirrored": (0.2, 0.2), **seen}
-    return judge(best, [], [error_mm], 1.0, 2, np.zeros(3), seen=Evidence(**sides), names=("A", "B"), part=part)
+    found = told(judge(best, [], [error_mm], 1.0, 2, np.zeros(3), seen=Evidence(**sides), names=("A", "B"), part=part))
+    return found["verdict"], found["reasons"]
 
 
 def test_verdicts_and_their_sentences() -> None:
@@ -116,10 +118,23 @@ def test_verdicts_and_their_sentences() -> None:
     assert _judged(straight=(0.5, 0.2), mirrored=(0.2, 0.25))[0] == "warn"  # neither fits: chance, but nothing to rely on
 
 
+def test_findings_come_once_worst_first_and_say_what_they_are() -> None:
+    """Everything at once: two fail, the rest warns, one view says so; sentences in the order of the findings."""
+    best, rival = (Refined(np.eye(4) + np.eye(4, k=3) * x, Evaluation(0.1, 0.1, None, None, (0.4,)), 0) for x in (0.0, 9.0))
+    seen = Evidence(straight=(0.5,), mirrored=(0.55,), alone_mm=(4.0,), level_ratio=0.9, level_mm=22.0, bone=(0.5,))
+    found = judge(best, [rival], [np.inf], 0.3, 1, np.zeros(3), seen=seen, names=("A",))
+    assert [(f.level, f.kind) for f in found] == [
+        ("fail", "level"), ("fail", "error"), ("warn", "mirrored"), ("warn", "views apart"), ("warn", "bone"), ("warn", "similarity"),
+        ("warn", "rival"), ("warn", "coverage"), ("note", "in-plane"),
+    ]
+    assert told(found) == {"findings": found, "verdict": "fail", "reasons": tuple(f.sentence for f in found)}
+    assert told(found)["reasons"][6] == "Another pose, 9 mm away, fits almost as well."
+
+
 def test_a_narrow_field_may_look_less_like_the_xray_but_not_unlike_it() -> None:
     """Half of the shadow is cast by what was cut off; where a view shows next to nothing of the field the pose may be anywhere."""
     best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (0.45, 0.9)), 0)
-    assert [judge(best, [], [0.5], 1.0, 2, np.zeros(3), field=f)[0] for f in (False, True)] == ["warn", "pass"]
+    assert [verdict_of(judge(best, [], [0.5], 1.0, 2, np.zeros(3), field=f)) for f in (False, True)] == ["warn", "pass"]
     np.testing.assert_allclose(field_not_recognised(np.eye(6), (0.45, 0.9)), np.eye(6))
     np.testing.assert_allclose(np.diag(field_not_recognised(np.eye(6), (0.2, 0.9)))[3:], 1 + (0.5 * LOST_FIELD_MM) ** 2)
     np.testing.assert_allclose(np.diag(in_narrow_field(np.eye(6))), [FIELD_FACTOR**2] * 3 + [FIELD_FACTOR**2 + FIELD_MM**2] * 3)
