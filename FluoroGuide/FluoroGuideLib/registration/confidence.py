@@ -72,9 +72,12 @@ class Looks:
     sources_mm: tuple[np.ndarray, ...]
 
     @classmethod
-    def at(cls, linearised: Callable[[FixedView], Piece], views: Sequence[FixedView], cauchy2: float, center_mm: np.ndarray) -> Looks:
-        """Looks at the answer; ``linearised`` gives a view's :data:`Piece` there.  Costs two projections with derivatives per view."""
-        sums, narrow = ([_sums(linearised(v), cauchy2) for v in some] for some in (views, [_narrowed(v) for v in views]))
+    def at(
+        cls, linearised: Callable[[FixedView, FixedView], tuple[Piece, Piece]], views: Sequence[FixedView], cauchy2: float, center_mm: np.ndarray,
+    ) -> Looks:
+        """Looks at the answer; ``linearised`` gives the :data:`Piece` there of a view and of the same view through narrow windows."""
+        both = [[_sums(piece, cauchy2) for piece in linearised(v, _narrowed(v))] for v in views]
+        sums, narrow = zip(*both, strict=True)
         hessian, gradient, meat = (sum(x) for x in zip(*sums, strict=True))
         rest = _step(hessian, gradient)  # zero at an optimum, not where a prior holds the pose
         alone = tuple(_step(h, g) - rest for h, g, _ in sums) if len(sums) > 1 else ()
@@ -105,8 +108,20 @@ class Looks:
 
 
 def looks_at(level: Level, pose: np.ndarray, center_mm: np.ndarray) -> Looks:
-    """Looks at the whole volume's pose at one level."""
-    return Looks.at(lambda view: (view, *level.normalized_with_jacobian(view, pose, center_mm)), level.views, level.cauchy2, center_mm)
+    """Looks at the whole volume's pose at one level.  Costs one projection with derivatives per view."""
+
+    def linearised(wide: FixedView, narrow: FixedView) -> tuple[Piece, Piece]:
+        image, jacobian = level.projector.project_with_jacobian(wide.view, pose, center_mm, wide.rays, wide.distances)
+        return _normalised(wide, image, jacobian.copy()), _normalised(narrow, image, jacobian)
+
+    return Looks.at(linearised, level.views, level.cauchy2, center_mm)
+
+
+def _normalised(view: FixedView, image: np.ndarray, jacobian: np.ndarray) -> Piece:
+    """A view's piece from a DRR and its derivative, which is overwritten."""
+    moving, inverse_std, mean = view.normalize(image)
+    view.kernels.local_normalize_jacobian(jacobian, view.mask, view.inverse_count, view.radius, moving, inverse_std, mean)
+    return view, moving, jacobian
 
 
 def part_covariance(level: BodiesLevel, poses: Poses) -> np.ndarray:

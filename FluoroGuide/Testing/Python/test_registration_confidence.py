@@ -74,16 +74,20 @@ class _View:
         self.weight = weight
 
 
+def _pieces(*views: _View) -> list[tuple]:
+    return [(v, v.moving, v.jacobian) for v in views]
+
+
 def test_views_that_ask_for_other_poses_are_found_in_their_equations() -> None:
     """Views that want +1 and -1 mm along z: together they rest near zero, alone each wants its own; both sides count from the rest."""
     rng, want = np.random.default_rng(0), np.r_[0, 0, 0, 0, 0, 1.0]
     views = [_View(rng, want, SOURCES[0]), _View(rng, -want, SOURCES[1])]
-    found = Looks.at(lambda v: (v, v.moving, v.jacobian), views, 1.0, np.zeros(3))
+    found = Looks.at(_pieces, views, 1.0, np.zeros(3))
     np.testing.assert_allclose(found.alone[0] - found.alone[1], 2 * want, atol=0.05)
     # each view has four blocks whose scores are a quarter of H x 1 mm: variance 8 / 16 H^2 / (2 H)^2 = 1/8 mm^2, and a little across
     assert 2.0 < found.disagreement(np.zeros(3))[0] < np.sqrt(8)
     assert views[0].radius == 4  # narrow windows are a copy's
-    agreeing = Looks.at(lambda v: (v, v.moving, v.jacobian), [_View(rng, 0 * want, s) for s in SOURCES], 1.0, np.zeros(3))
+    agreeing = Looks.at(_pieces, [_View(rng, 0 * want, s) for s in SOURCES], 1.0, np.zeros(3))
     assert max(np.abs(a).max() for a in agreeing.alone) < 1e-9
 
 
@@ -93,7 +97,7 @@ def test_a_bones_own_error_is_the_sandwich_alone() -> None:
     views = [_View(rng, want, SOURCES[0]), _View(rng, -want, SOURCES[1])]
     own = SimpleNamespace(views=views, cauchy2=1.0, _between=lambda _: None, _with_jacobian=lambda v, _: (v.moving, v.jacobian))
     found = part_covariance(SimpleNamespace(own=lambda: own), (np.eye(4), np.eye(4)))
-    sandwich = Looks.at(lambda v: (v, v.moving, v.jacobian), views, 1.0, np.zeros(3)).sandwich
+    sandwich = Looks.at(_pieces, views, 1.0, np.zeros(3)).sandwich
     np.testing.assert_allclose(found, sandwich * PART_FACTOR**2 + np.diag([0, 0, 0, 1, 1, 1]) * PART_MM**2)
 
 
