@@ -88,7 +88,7 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     covariance = part_covariance(found.level, (found.best.pose, found.surroundings))
     near = _largest_difference(found.best.pose, found.surroundings, points)
     shares = bone_shares(found.level, (found.best.pose, found.surroundings))
-    lost = lost_share(found.best.evaluation.similarity, *shares) if task.moving.shows_bone else 0.0
+    lost = lost_share(found.best.evaluation.similarity, shares) if task.moving.shows_bone else 0.0
     covariance[3:, 3:] += np.eye(3) * ((STRETCH_SHARE * near) ** 2 + (LOST_MM * lost) ** 2)
     covariance = _widened(task, covariance, found.center_mm)
     result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, shares)
@@ -106,12 +106,11 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None, whole: np.ndarray, shares: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    targets: dict[str, np.ndarray] | None, whole: np.ndarray, shares: tuple[float, ...] | None = None,
 ) -> dict:
     """The verdict and what goes into the result.
 
-    ``whole`` is the whole volume's pose, which the checks of level and side look at; ``shares`` those of a bone's own shadow, and
-    their standard deviations.
+    ``whole`` is the whole volume's pose, which the checks of level and side look at; ``shares`` those of a bone's own shadow.
     """
     views = tuple(image.view for image in task.images)
     draft = {
@@ -125,7 +124,7 @@ def _judged(
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
     if seen is not None and shares is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
-        seen = dataclasses.replace(seen, alone_mm=(), bone=shares[0], bone_sigma=shares[1])
+        seen = dataclasses.replace(seen, alone_mm=(), bone=shares)
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
     kind = {"part": shares is not None, "field": task.moving.cut_at_the_sides}
     findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)

@@ -13,7 +13,6 @@ import numpy as np
 from ..geometry.rigid import apply, motion
 from ..imaging.xray import XrayImage
 from .refine import Refined, refine
-from .sandwich import block_sandwich, block_sums
 from .similarity import Level
 from .volume import MovingVolume
 
@@ -42,8 +41,6 @@ class Evidence:
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
     bone
         For a bone's own pose, per view: how strongly its own shadow is found there, as a part of how strongly all around it is.
-    bone_sigma
-        Standard deviations of those shares.
     """
 
     straight: tuple[float, ...] = ()
@@ -52,7 +49,6 @@ class Evidence:
     level_ratio: float = np.inf
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
-    bone_sigma: tuple[float, ...] = ()
 
 
 def evidence(
@@ -122,33 +118,23 @@ def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayIm
     return best
 
 
-def bone_shares(level: BodiesLevel, poses: Poses) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per view: how strongly the bone's own shadow is found at its pose, as a part of how strongly everything around it is; and the standard
-    deviations of these shares.
+def bone_shares(level: BodiesLevel, poses: Poses) -> tuple[float, ...]:
+    """Per view: how strongly the bone's own shadow is found at its pose, as a part of how strongly everything around it is.
 
     The X-ray is explained by a sum of the bone's shadow and of all the rest, both seen through the level's windows, each with a factor of
     its own (least squares).  Where the bone is elsewhere its factor falls below the rest's, although the picture as a whole fits.
     """
     own = level.own()
     shells = own._between(poses)
-    found = []
+    shares = []
     for view in own.views:
         pictures = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(own.projectors, shells, strict=True)]
         total, inverse_std, _ = view.normalize(np.sum(pictures, axis=0))
         mean = np.empty_like(total)
         own.kernels.box_sum(np.ascontiguousarray(pictures[0] * view.mask), view.radius, mean)
         bone = (pictures[0] - mean * view.inverse_count) * inverse_std * view.mask
-        found.append(_share(np.stack([bone, total - bone, view.mask]).astype(float), view.weight, view.fixed))
-    return tuple(share for share, _ in found), tuple(sigma for _, sigma in found)
-
-
-def _share(columns: np.ndarray, weight: np.ndarray, fixed: np.ndarray) -> tuple[float, float]:
-    """The first column's factor over the second's where their sum explains an image, and its standard deviation; columns (3, rows, columns)."""
-    weighted = columns * weight
-    bread = np.einsum("pij,qij->pq", weighted, columns) + 1e-9 * np.eye(3)
-    factors = np.linalg.solve(bread, np.einsum("pij,ij->p", weighted, fixed))
-    scores = block_sums(weighted * (fixed - np.tensordot(factors, columns, 1)))
-    share, rest = float(factors[0] / max(factors[1], 1e-3)), max(factors[1], 1e-3)
-    way = np.array([1.0, -share, 0.0]) / rest  # derivative of the ratio
-    variance = float(way @ block_sandwich(bread, scores @ scores.T) @ way)
-    return share, float(np.sqrt(variance)) if np.isfinite(variance) else np.inf
+        columns = np.stack([bone, total - bone, view.mask], -1).reshape(-1, 3).astype(float)
+        weighted = columns * view.weight.reshape(-1, 1)
+        factors = np.linalg.solve(weighted.T @ columns + 1e-9 * np.eye(3), weighted.T @ view.fixed.ravel().astype(float))
+        shares.append(float(factors[0] / max(factors[1], 1e-3)))
+    return tuple(shares)

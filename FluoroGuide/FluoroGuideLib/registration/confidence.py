@@ -23,12 +23,12 @@ from ..geometry.rigid import point_jacobian
 from .checks import Evidence
 from .findings import Finding, worst_first
 from .refine import LEVER_MM, Refined, pose_distance_mm
-from .sandwich import block_sandwich, block_sums
 from .similarity import FixedView, Level
 
 if TYPE_CHECKING:
     from .parts import BodiesLevel, Poses
 
+BLOCK_PX = 16
 LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 1.0, 0.9, 1.05
 """Factors of the sandwich's sigmas: always; per sigma that the views alone disagree; per sigma that narrow windows move the answer."""
 PART_FACTOR, PART_MM = 9.0, 0.1
@@ -37,8 +37,6 @@ PART_FACTOR, PART_MM = 9.0, 0.1
 FIELD_FACTOR, FIELD_MM = 1.6, 0.25
 """In a narrow field (CBCT) what was cut off is only guessed, in all pictures alike: no look at them shows it.  Its sigmas are larger by the
 first, and by a standard deviation per axis; both set on 24 design cases (seeds 500-523)."""
-SHARE_SIGMAS = 2.0
-"""The bone's share is taken to be higher by so many of its standard deviations before it is doubted."""
 LOST_MM, LOST_FIELD_MM = 18.0, 35.0
 """Standard deviation per axis of a bone's own pose, and of a narrow field's, when nothing of it is recognised: as far as it is looked for."""
 STEP_DAMPING = 1e-3
@@ -82,7 +80,7 @@ class Looks:
         rest = _step(hessian, gradient)  # zero at an optimum, not where a prior holds the pose
         alone = tuple(_step(h, g) - rest for h, g, _ in sums) if len(sums) > 1 else ()
         small = _step(sum(h for h, _, _ in narrow), sum(g for _, g, _ in narrow)) - rest
-        return cls(block_sandwich(hessian, meat)[:6, :6], alone, small, np.asarray(center_mm, float), tuple(v.view.source_mm for v in views))
+        return cls(_block_sandwich(hessian, meat), alone, small, np.asarray(center_mm, float), tuple(v.view.source_mm for v in views))
 
     def disagreement(self, point_mm: np.ndarray) -> tuple[float, float]:
         """How many of the sandwich's sigmas the views alone (each in its plane), and narrow windows, move a point (3,) of the isocentre frame."""
@@ -131,7 +129,7 @@ def part_covariance(level: BodiesLevel, poses: Poses) -> np.ndarray:
     shells = own._between(poses)
     sums = [_sums((view, *own._with_jacobian(view, shells)), own.cauchy2) for view in own.views]
     hessian, _, meat = (sum(x) for x in zip(*sums, strict=True))
-    covariance = PART_FACTOR**2 * block_sandwich(hessian, meat)[:6, :6]
+    covariance = PART_FACTOR**2 * _block_sandwich(hessian, meat)
     covariance[3:, 3:] += np.eye(3) * PART_MM**2
     return covariance
 
@@ -143,20 +141,13 @@ def in_narrow_field(covariance: np.ndarray) -> np.ndarray:
     return wider
 
 
-def doubted_share(bone: Sequence[float], sigma: Sequence[float], limits: Limits | None = None) -> float:
-    """The bone's share in the view that shows the least of it, of those in which too little is seen for sure; 1 where there is none."""
-    limits = limits or Limits()
-    sure = [s for s, e in zip(bone, sigma, strict=True) if s + min(SHARE_SIGMAS * e, limits.bone_allowed) < limits.bone_warn]
-    return min(sure, default=1.0)
-
-
-def lost_share(similarity: Sequence[float], bone: Sequence[float], sigma: Sequence[float], limits: Limits | None = None) -> float:
+def lost_share(similarity: Sequence[float], bone: Sequence[float], limits: Limits | None = None) -> float:
     """How little of a bone is recognised at its own pose, 0 (well enough to pass) to 1 (nothing of it).
 
-    Its error is then not what the pictures' curvature says: it may lie elsewhere.  ``bone`` and ``sigma`` as in :class:`.checks.Evidence`.
+    Its error is then not what the pictures' curvature says: it may lie elsewhere.
     """
     limits = limits or Limits()
-    share = doubted_share(bone, sigma, limits)
+    share = min(bone, default=1.0)
     return max(_lacking(similarity, limits.part_similarity_warn), float(np.clip(1 - share / limits.bone_warn, 0, 1)))
 
 
@@ -186,7 +177,7 @@ def _sums(piece: Piece, cauchy2: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     residual = moving - fixed.fixed
     weight = fixed.weight / (1 + residual * residual / cauchy2)
     rows = jacobian.astype(float)
-    scores = block_sums(rows * (weight * residual)[None])
+    scores = _block_sums(rows * (weight * residual)[None], BLOCK_PX)
     return np.einsum("pij,qij,ij->pq", rows, rows, weight, optimize=True), scores.sum(axis=1), scores @ scores.T
 
 
@@ -196,6 +187,22 @@ def _step(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     scaled = hessian * np.outer(scale, scale)
     damping = np.diag(np.diag(scaled) + 1e-3 * np.trace(scaled) / len(scaled) + 1e-12)
     return -(np.linalg.solve(scaled + STEP_DAMPING * damping, gradient * scale) * scale)[:6]
+
+
+def _block_sandwich(bread: np.ndarray, meat: np.ndarray) -> np.ndarray:
+    """Covariance (6, 6) before any scale; infinities on the diagonal where the equations are singular."""
+    scale = np.sqrt(np.maximum(np.diag(bread), 1e-30))
+    normalized = bread / np.outer(scale, scale)
+    if not np.isfinite(normalized).all() or np.linalg.cond(normalized) > 1e12:
+        return np.diag(np.full(6, np.inf))
+    inverse = np.linalg.inv(normalized) / np.outer(scale, scale)
+    return (inverse @ meat @ inverse)[:6, :6]
+
+
+def _block_sums(images: np.ndarray, size: int) -> np.ndarray:
+    """Sums over size x size blocks, the last ones smaller: (P, rows, columns) -> (P, blocks)."""
+    rows = np.add.reduceat(images, np.arange(0, images.shape[1], size), axis=1)
+    return np.add.reduceat(rows, np.arange(0, images.shape[2], size), axis=2).reshape(len(images), -1)
 
 
 @dataclass(frozen=True)
@@ -212,9 +219,7 @@ class Limits:
     part_similarity_fail, part_similarity_warn
         The same for a bone's own pose, which is compared through small windows.
     bone_warn
-        How strongly the bone's own shadow is to be found in every view, against all around it.
-    bone_allowed
-        At most so much of it is put down to chance: a share that could be anything does not speak for the bone.
+        How strongly the bone's own shadow is found in the worst view, against all around it.
     rival_cost
         A distinct pose whose cost is within this factor of the best is a rival.
     rival_apart_mm
@@ -238,7 +243,6 @@ class Limits:
     part_similarity_fail: float = 0.2
     part_similarity_warn: float = 0.25
     bone_warn: float = 0.75
-    bone_allowed: float = 0.15
     mirrored: float = 0.0
     mirrored_fail: float = 0.1
     alone_warn_mm: float = 3.0
@@ -317,7 +321,7 @@ def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> list
     if seen.level_ratio < limits.level_warn:
         sentence = f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?"
         found.append(Finding("level", "fail" if seen.level_ratio < limits.level_fail else "warn", sentence))
-    share = doubted_share(seen.bone, seen.bone_sigma, limits)
+    share = min(seen.bone, default=1.0)
     if share < limits.bone_warn:
         sentence = f"The bone's own shadow is only {100 * max(0.0, share):.0f} % as strong in the X-ray as all around it: it may lie elsewhere."
         found.append(Finding("bone", "warn", sentence))

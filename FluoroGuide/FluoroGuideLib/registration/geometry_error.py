@@ -25,8 +25,8 @@ from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, inverse, left_jacobian, motion, perturb, point_jacobian
 from ..projection.joseph import pixel_distances
+from .confidence import BLOCK_PX, _block_sums
 from .refine import LEVER_MM, Refined, levenberg_marquardt
-from .sandwich import block_sums
 from .similarity import Evaluation, FixedView, Level, summed
 
 SANDWICH_SCALE = 3.0
@@ -232,14 +232,14 @@ class CArmLevel:
     def spread(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Covariance (free, free) of the parameters, and how the pose answers to them (6, free).
 
-        Scaled block sandwich (:mod:`.sandwich`) with the priors: what the pictures do not determine keeps its prior.
+        Scaled block sandwich (:mod:`.confidence`) with the priors: what the pictures do not determine keeps its prior.
         """
         bread, meat, votes = np.zeros((self.size, self.size)), np.zeros((self.size, self.size)), 0.0
         for number, place in enumerate(self.places):
             fixed, moving, jacobian = self.with_jacobian(number, state)
             residual, rows = moving - fixed.fixed, jacobian.astype(float)
             weight = fixed.weight / (1 + residual * residual / self.level.cauchy2)
-            scores = block_sums(rows * (weight * residual)[None])
+            scores = _block_sums(rows * (weight * residual)[None], BLOCK_PX)
             bread[np.ix_(place, place)] += np.einsum("pij,qij,ij->pq", rows, rows, weight, optimize=True)
             meat[np.ix_(place, place)] += scores @ scores.T
             votes += float(fixed.weight.sum())
