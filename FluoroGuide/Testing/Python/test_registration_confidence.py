@@ -21,6 +21,7 @@ from FluoroGuideLib.registration.confidence import (
     field_not_recognised,
     in_narrow_field,
     judge,
+    lost_share,
     part_covariance,
 )
 from FluoroGuideLib.registration.findings import told, verdict_of
@@ -112,14 +113,21 @@ def test_verdicts_and_their_sentences() -> None:
     assert _judged(similarity=0.45)[0] == "warn"
     assert _judged(similarity=0.45, part=True)[0] == "pass"  # a bone is compared through small windows
     assert _judged(similarity=0.1, part=True)[0] == "fail"
-    verdict, reasons = _judged(part=True, bone=(1.1, 0.7))
+    verdict, reasons = _judged(part=True, bone=(1.1, 0.6))
     assert verdict == "warn"
-    assert "only 70 % as strong" in reasons[0]
-    assert _judged(part=True, bone=(1.1, 0.9))[0] == "pass"
+    assert "only 60 % as strong" in reasons[0]
+    assert _judged(part=True, bone=(1.1, 0.7))[0] == "pass"
     assert _judged(error_mm=2.4)[0] == "warn"
     assert _judged(error_mm=5.4)[0] == "fail"
     assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.75))[0] == "fail"
     assert _judged(straight=(0.5, 0.2), mirrored=(0.2, 0.25))[0] == "warn"  # neither fits: chance, but nothing to rely on
+
+
+def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
+    """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %."""
+    assert lost_share((0.5,), (1.2, 0.5)) == pytest.approx(1 / 3)
+    assert lost_share((0.5,), (1.2, 0.7)) == 0.0
+    assert lost_share((0.1,), (1.2, 0.7)) == pytest.approx(0.6)
 
 
 def test_findings_come_once_worst_first_and_say_what_they_are() -> None:
