@@ -37,6 +37,8 @@ class Evidence:
         the X-ray that the volume explains there, so that few pixels that fit well do not beat many.
     alone_mm
         Per view: how far the target moves in the view's plane when that view is refined without the other (empty for one view).
+    alone_gain
+        Per view: its cost at the pose over that when it is refined without the other (empty for one view).
     level_ratio, level_mm
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
     bone
@@ -46,6 +48,7 @@ class Evidence:
     straight: tuple[float, ...] = ()
     mirrored: tuple[float, ...] = ()
     alone_mm: tuple[float, ...] = ()
+    alone_gain: tuple[float, ...] = ()
     level_ratio: float = np.inf
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
@@ -87,11 +90,13 @@ def evidence(
         votes = float(level.views[0].weight.sum())
         return level.evaluate(at, center, derivatives=False).similarity[0] * np.sqrt(votes / max(1.0, votes + level.views[0].lost_votes))
 
-    straight, alone, mirrored = [], [], []
+    straight, alone, gain, mirrored = [], [], [], []
     for number, image in enumerate(images):
-        own = refined([image], pose, 0, 4)
+        level = level_of([image], CHECK_MM, CHECK_RADIUS, pose)
+        own = refine(level, pose, center, 4, cancelled=cancelled)
         straight.append(explained(image, own.pose))
         if len(images) > 1:
+            gain.append(float(level.evaluate(pose, center, derivatives=False).cost / own.evaluation.cost) if own.evaluation.cost > 0 else 1.0)
             ray = center - image.view.source_mm
             ray /= np.linalg.norm(ray)
             gap = apply(own.pose, point_lps_mm) - center
@@ -100,7 +105,7 @@ def evidence(
         starts = mirrored_starts[number] if number < len(mirrored_starts) else ()
         mirrored.append(max((explained(flipped, refined([flipped], s, 6, 5).pose) for s in starts), default=-1.0))
     ratio, distance = _other_levels(level_of, refined, images, pose, center)
-    return Evidence(tuple(straight), tuple(mirrored), tuple(alone), ratio, distance)
+    return Evidence(tuple(straight), tuple(mirrored), tuple(alone), tuple(gain), ratio, distance)
 
 
 def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayImage], pose: np.ndarray, center: np.ndarray) -> tuple[float, float]:

@@ -237,6 +237,9 @@ class Limits:
         may be chance (two views of which none fits), and is doubted.
     alone_warn_mm, alone_fail_mm
         How far views may pull the target apart, each on its own, in its plane.
+    torn_mm, torn_gain
+        The same where every view fits better without the other, by more than the second.  A view that shows little may pull far, and
+        the other then fits as well as on its own; a wrong angle tears all of them off where they would be.
     level_fail, level_warn
         Cost of the best pose a vertebra or two away, over that of the pose.
     """
@@ -251,6 +254,8 @@ class Limits:
     mirrored_fail: float = 0.1
     alone_warn_mm: float = 3.0
     alone_fail_mm: float = 5.0
+    torn_mm: float = 1.0
+    torn_gain: float = 1.07
     level_fail: float = 1.0
     level_warn: float = 1.03
     rival_cost: float = 1.02
@@ -318,8 +323,8 @@ def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> list
         if mirrored > straight + limits.mirrored:
             level = "fail" if mirrored > straight + limits.mirrored_fail else "warn"
             found.append(Finding("mirrored", level, f"{name} fits the volume better as its mirror image: are left and right exchanged?"))
-    apart = max(seen.alone_mm, default=0.0)
-    if apart > limits.alone_warn_mm:
+    apart, gain = max(seen.alone_mm, default=0.0), min(seen.alone_gain, default=0.0)
+    if apart > limits.alone_warn_mm or (apart > limits.torn_mm and gain > limits.torn_gain):
         sentence = f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?"
         found.append(Finding("views apart", "fail" if apart > limits.alone_fail_mm else "warn", sentence))
     if seen.level_ratio < limits.level_warn:

@@ -123,6 +123,17 @@ def test_verdicts_and_their_sentences() -> None:
     assert _judged(straight=(0.5, 0.2), mirrored=(0.2, 0.25))[0] == "warn"  # neither fits: chance, but nothing to rely on
 
 
+@pytest.mark.parametrize(("alone", "gain", "verdict"), [
+    ((1.5, 0.4), (1.2, 1.15), "warn"),  # a wrong angle: both fit better without the other
+    ((2.5, 0.1), (1.2, 1.01), "pass"),  # one that shows little pulls, the other is content
+    ((0.5, 0.4), (1.2, 1.15), "pass"),
+    ((3.5, 0.1), (1.2, 1.0), "warn"),
+    ((5.5, 0.1), (1.2, 1.0), "fail"),
+])
+def test_views_that_pull_the_target_apart(alone: tuple, gain: tuple, verdict: str) -> None:
+    assert _judged(alone_mm=alone, alone_gain=gain)[0] == verdict
+
+
 def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
     """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %."""
     assert lost_share((0.5,), (1.2, 0.5)) == pytest.approx(1 / 3)
