@@ -85,9 +85,9 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
         ))
     task.history.append({"stage": "part", "cost": found.best.evaluation.cost, "similarity": list(found.best.evaluation.similarity)})
     coverage = level.without_unknown(task.moving.beyond(), whole.pose).coverage(level)
-    covariance = part_covariance(found.level, (found.best.pose, found.surroundings))
-    near = _largest_difference(found.best.pose, found.surroundings, points)
     shares = bone_shares(found.level, (found.best.pose, found.surroundings))
+    covariance = part_covariance(found.level, (found.best.pose, found.surroundings), shares if task.moving.shows_bone else ())
+    near = _largest_difference(found.best.pose, found.surroundings, points)
     lost = lost_share(found.best.evaluation.similarity, shares) if task.moving.shows_bone else 0.0
     covariance[3:, 3:] += np.eye(3) * ((STRETCH_SHARE * near) ** 2 + (LOST_MM * lost) ** 2)
     covariance = _widened(task, covariance, found.center_mm)

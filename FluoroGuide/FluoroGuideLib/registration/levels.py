@@ -19,6 +19,7 @@ from ..errors import CancelledError, FluoroGuideError
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from .answer import STRETCH_SHARE
+from .checks import bone_shares
 from .confidence import judge, part_covariance
 from .findings import told
 from .parts import BodiesLevel, Part, PartOptions, Poses, bodies_level, label_distance, register_part
@@ -276,7 +277,7 @@ def _targets_of(bones: list[_Bone], targets: dict[str, np.ndarray] | None) -> di
 def _result(bone: _Bone, whole: Registration, targets: dict[str, np.ndarray]) -> Registration:
     """One bone's registration with its verdict."""
     center, poses = bone.level.center_mm, bone.poses
-    covariance = part_covariance(bone.level, poses)
+    covariance = part_covariance(bone.level, poses, bone_shares(bone.level, poses) if bone.part.moving.shows_bone else ())
     moved = max(float(np.linalg.norm(apply(poses[0], p) - apply(whole.pose, p))) for p in targets.values())
     between = float(np.linalg.norm(difference(poses[0], poses[1], center)[3:]))
     covariance[3:, 3:] += np.eye(3) * (STRETCH_SHARE * between) ** 2

@@ -17,6 +17,7 @@ from FluoroGuideLib.registration.confidence import (
     NARROW_FACTOR,
     PART_FACTOR,
     PART_MM,
+    PART_SHARE_FACTOR,
     Looks,
     field_not_recognised,
     in_narrow_field,
@@ -92,13 +93,18 @@ def test_views_that_ask_for_other_poses_are_found_in_their_equations() -> None:
 
 
 def test_a_bones_own_error_is_the_sandwich_alone() -> None:
-    """Views that contradict each other widen a whole volume's error, not a bone's: its sandwich, scaled, and a tenth of a millimetre."""
+    """Views that contradict each other widen a whole volume's error, not a bone's: its sandwich, scaled, and a tenth of a millimetre.
+
+    A shadow half as strong as all around it scales more, as much as one twice as strong.
+    """
     rng, want = np.random.default_rng(1), np.r_[0, 0, 0, 0, 0, 1.0]
     views = [_View(rng, want, SOURCES[0]), _View(rng, -want, SOURCES[1])]
     own = SimpleNamespace(views=views, cauchy2=1.0, _between=lambda _: None, _with_jacobian=lambda v, _: (v.moving, v.jacobian))
-    found = part_covariance(SimpleNamespace(own=lambda: own), (np.eye(4), np.eye(4)))
+    found, weak, strong = (part_covariance(SimpleNamespace(own=lambda: own), (np.eye(4), np.eye(4)), s) for s in ((1, 1), (1, 0.5), (2, 1)))
     sandwich = Looks.at(_pieces, views, 1.0, np.zeros(3)).sandwich
     np.testing.assert_allclose(found, sandwich * PART_FACTOR**2 + np.diag([0, 0, 0, 1, 1, 1]) * PART_MM**2)
+    np.testing.assert_allclose(weak[0, 0] / found[0, 0], 1 + (PART_SHARE_FACTOR * np.log(2)) ** 2)
+    np.testing.assert_allclose(strong, weak)
 
 
 def _judged(similarity: float = 0.9, error_mm: float = 0.5, part: bool = False, **seen: object) -> tuple[str, tuple[str, ...]]:
