@@ -229,8 +229,8 @@ class Limits:
     part_similarity_fail, part_similarity_warn
         The same for a bone's own pose, which is compared through small windows.
     bone_warn
-        How strongly the bone's own shadow is found in the worst view, against all around it.  Of 103 right poses of design cases one has
-        less, of 13 wrong ones nine (seeds below 700).
+        How strongly the bone's own shadow is found in the worst view, against all around it.  Of 151 right poses of design cases two have
+        less (15 less than 0.75), of 17 wrong ones 12 (seeds below 1000).
     rival_cost
         A distinct pose whose cost is within this factor of the best is a rival.
     rival_apart_mm
@@ -246,7 +246,8 @@ class Limits:
         How far views may pull the target apart, each on its own, in its plane.
     torn_mm, torn_gain
         The same where every view fits better without the other, by more than the second.  A view that shows little may pull far, and
-        the other then fits as well as on its own; a wrong angle tears all of them off where they would be.
+        the other then fits as well as on its own; a wrong angle tears all of them off where they would be.  On
+        design cases the lesser gain of right poses is at most 1.05, of wrong angles that nothing else tells 1.11 and more.
     level_fail, level_warn
         Cost of the best pose a vertebra or two away, over that of the pose.
     """
