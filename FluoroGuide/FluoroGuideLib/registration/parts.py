@@ -65,14 +65,14 @@ class PartOptions:
     """
 
     levels: tuple[PartLevel, ...] = (
-        PartLevel(2.0, 2, 1.0, 6.0, 8, 7), PartLevel(1.0, 3, 0.7, 4.0, 24, 2, 50.0),
+        PartLevel(2.0, 2, 1.0, 6.0, 8, 5, 60.0), PartLevel(1.0, 3, 0.7, 4.0, 24, 2, 50.0),
     )
     reach_mm: float = 18.0
     step_mm: float = 3.0
     apart_mm: float = 5.0
     candidates: int = 14
     first: int = 3
-    keep_first: int = 7
+    keep_first: int = 5
     elsewhere_mm: float = 4.0
     close: float = 0.75
     worth: float = 0.25
