@@ -14,7 +14,7 @@ import copy
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +31,6 @@ from .volume import MovingVolume
 
 LINEAR_MM = 0.7
 """The surroundings' projection is updated by its derivative while their pose stays within this distance, then made anew."""
-MEMORY = 0.3
-"""Power with which a candidate's cost on one level, as a part of the best one's, counts on the next: small windows alone take noise for bone."""
 SETTLED = 1e-4
 """A refinement stops when two steps in turn lowered the cost by less than this part of it."""
 ROI_SHARE = 0.05
@@ -60,23 +58,24 @@ class PartLevel:
 class PartOptions:
     """How a part is registered; ``reach_mm`` and ``step_mm`` are the translations tried between bone and surroundings.
 
-    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations.  Which of them is right only the last level's
-    small windows tell (a bone that is left among its surroundings fits well through large ones), so until then up to ``keep_first`` go on
-    that put the bone ``elsewhere_mm`` from each other and cost at most ``worth`` times the best; on the last level ``close`` times.
+    ``candidates`` of them, ``apart_mm`` from each other, are refined by ``first`` iterations.  They are compared by how much of the X-rays the
+    bone's own shadow explains where each puts it (:meth:`BodiesLevel.explained`), for the cost also falls where a bone is laid over what the
+    surroundings explain badly.  Up to ``keep_first`` go on that put the bone ``elsewhere_mm`` from each other and explain at least ``worth``
+    times what the best one does; on the last level ``close`` times.
     """
 
     levels: tuple[PartLevel, ...] = (
-        PartLevel(2.0, 3, 1.0, 6.0, 8, 7), PartLevel(1.0, 3, 0.7, 4.0, 24, 2, 50.0),
+        PartLevel(2.0, 2, 1.0, 6.0, 8, 5, 60.0), PartLevel(1.0, 3, 0.7, 4.0, 24, 2, 50.0),
     )
     reach_mm: float = 18.0
     step_mm: float = 3.0
     apart_mm: float = 5.0
     candidates: int = 14
     first: int = 3
-    keep_first: int = 7
+    keep_first: int = 5
     elsewhere_mm: float = 4.0
-    close: float = 1.06
-    worth: float = 1.3
+    close: float = 0.75
+    worth: float = 0.25
 
 
 class BodiesLevel:
@@ -88,8 +87,9 @@ class BodiesLevel:
         self.cauchy2, self.kernels = spec.cauchy**2, self.projectors[0].kernels
         border = max(1, round(spec.border_mm / spec.pixel_mm))
         poses = np.reshape(seen_at, (-1, 4, 4))
-        views = [_focused(v, self.projectors[0], poses, border, part.center_lps_mm, spec.look_mm / spec.pixel_mm) for v in level.views]
-        self.views = [v for v in views if v is not None]
+        self._look = (border, part.center_lps_mm, spec.look_mm / spec.pixel_mm)
+        found = [_focused(v, self.projectors[0], poses, *self._look) for v in level.views]
+        self.views = [f[0] for f in found if f is not None]
         self._outer: tuple[np.ndarray | None, list[np.ndarray]] = (None, [])
         self._tangent: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -97,6 +97,20 @@ class BodiesLevel:
         """A copy for one candidate, so that threads do not share the kept projection of the surroundings; it begins with the present one."""
         other = copy.copy(self)
         other._outer, other._tangent = (None, []), dict(self._tangent)
+        return other
+
+    def at(self, pose: np.ndarray) -> BodiesLevel:
+        """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose."""
+        other, views = self.own(), []
+        for view in self.views:
+            found = _focused(view, self.projectors[0], pose[None], *self._look)
+            if found is None:
+                continue
+            views.append(found[0])
+            kept = self._tangent.get(id(view))
+            if kept is not None:
+                other._tangent[id(found[0])] = (kept[0], *(np.ascontiguousarray(a[..., found[1], found[2]]) for a in kept[1:]))
+        other.views = views
         return other
 
     def keep_surroundings(self, pose: np.ndarray) -> None:
@@ -122,6 +136,27 @@ class BodiesLevel:
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
+
+    def explained(self, poses: Poses) -> float:
+        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the views.
+
+        The squared partial correlation of the X-ray with the bone's shadow, given everything else, where that shadow lies; 0 where the
+        shadow is there with the wrong sign.  All of it is seen through the level's windows.
+        """
+        shells = self._between(poses)
+        return float(np.mean([self._explained(view, shells) for view in self.views])) if self.views else 0.0
+
+    def _explained(self, view: FixedView, shells: list[np.ndarray]) -> float:
+        pictures = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(self.projectors[:-1], shells[:-1], strict=True)]
+        pictures.append(self._outer_tangent(view, shells[-1])[0])
+        total, inverse_std, _ = view.normalize(np.sum(pictures, axis=0))
+        mean = np.empty_like(total)
+        self.kernels.box_sum(np.ascontiguousarray(pictures[0] * view.mask), view.radius, mean)
+        bone = (pictures[0] - mean * view.inverse_count) * inverse_std
+        votes = view.weight > 0
+        y, x, rest = (a[votes].astype(float) for a in (view.fixed, bone, total - bone))
+        x, y = (a - rest * (a @ rest) / (rest @ rest + 1e-9) for a in (x, y))
+        return float(max(x @ y, 0.0) ** 2 / ((x @ x) * (y @ y) + 1e-9))
 
     def _with_jacobian(self, view: FixedView, shells: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         image, jacobian = np.zeros(view.mask.shape, np.float32), np.zeros((12, *view.mask.shape), np.float32)
@@ -155,7 +190,7 @@ class BodiesLevel:
         return image
 
     def shift_costs(self, view: FixedView, number: int, whole: np.ndarray, reach_px: int) -> np.ndarray:
-        """Cost (n, n) with the bone's projection shifted by every second pixel, rows first, up to ``reach_px`` (even).
+        """Cost (n, n) with the bone's projection shifted by every pixel, rows first, up to ``reach_px``.
 
         The shells are projected once and their pictures shifted, each as far as it goes with the bone.
         """
@@ -164,7 +199,7 @@ class BodiesLevel:
         corner = v.pixel_mm((-reach_px, -reach_px))[0]
         large = CArmView(rows + 2 * reach_px, columns + 2 * reach_px, v.source_mm, corner, v.column_step_mm, v.row_step_mm)
         pictures = [p.project(large, whole) for p in self.projectors[:-1]]
-        steps = range(-reach_px, reach_px + 1, 2)
+        steps = range(-reach_px, reach_px + 1)
         costs = np.empty((len(steps), len(steps)))
         for i, j in itertools.product(range(len(steps)), repeat=2):
             image = outer.copy()
@@ -189,8 +224,8 @@ class BodiesLevel:
 
 def _focused(
     view: FixedView, projector: Projector, poses: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float,
-) -> FixedView | None:
-    """The view cropped to the bone's shadows and ``border`` pixels around them; None where it is not in the picture."""
+) -> tuple[FixedView, slice, slice] | None:
+    """The view cropped to the bone's shadows and ``border`` pixels around them, and its rows and columns; None where it is not in the picture."""
     from scipy.ndimage import binary_dilation
 
     region = np.zeros(view.mask.shape, bool)
@@ -205,7 +240,7 @@ def _focused(
     cropped = view.cropped(r, c, region.astype(np.float32))
     needed = binary_dilation(region[r, c], np.ones((3, 3), bool), iterations=view.radius)  # the windows of those that vote
     cropped.set_mask(needed & (cropped.mask > 0), region[r, c].astype(np.float32))
-    return cropped
+    return cropped, r, c
 
 
 def _shadow(view: FixedView, projector: Projector, pose: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float) -> np.ndarray:
@@ -223,16 +258,11 @@ def _shadow(view: FixedView, projector: Projector, pose: np.ndarray, border: int
 
 
 class _Candidate(NamedTuple):
-    """Poses of bone and surroundings, their evaluation, and a factor of its cost from the level before."""
+    """Poses of bone and surroundings, their evaluation, and how much of the X-rays the bone's own shadow explains there."""
 
     poses: Poses
     evaluation: Evaluation | None
-    before: float = 1.0
-
-    @property
-    def rank(self) -> float:
-        """What candidates are compared by; low is good."""
-        return self.evaluation.cost * self.before
+    explained: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,40 +298,37 @@ def register_part(
 
     def refined(level: BodiesLevel, candidates: list[_Candidate], iterations: int) -> list[_Candidate]:
         def one(candidate: _Candidate) -> _Candidate:
-            own = level.own()
+            own = level.at(candidate.poses[0])
             poses, evaluation, _ = levenberg_marquardt(
                 own.evaluate, own.move, candidate.poses, iterations, cancelled=cancelled, settled=SETTLED,
             )
-            return _Candidate(poses, evaluation, candidate.before)
+            return _Candidate(poses, evaluation, own.explained(poses))
 
         with ThreadPoolExecutor(max(1, threads)) as workers:
-            return sorted(workers.map(one, candidates), key=lambda c: c.rank)
+            return sorted(workers.map(one, candidates), key=lambda c: -c.explained)
 
     options = options or PartOptions()
     center = apply(whole, part.center_lps_mm)
-    pool: list[_Candidate] = []
-    level = None
+    level = bodies_level(part, images, options.levels[0], whole, center)
+    if not level.views:
+        return None
+    pool = _grid(level, whole, center, options)
     for number, spec in enumerate(options.levels):
-        start = pool[0][0] if pool else (whole, whole)
-        level = bodies_level(part, images, spec, [p[0][0] for p in pool] or whole, center)
-        if not level.views:
-            return None
-        level.keep_surroundings(start[1])
-        if not pool:
-            pool = _grid(level, whole, center, options)
-
         last = number == len(options.levels) - 1
-        if len(pool) > 1:
-            several, pool = len(pool), refined(level, pool, options.first)
-            pool = _close(_distinct(pool, center, 1.0, spec.keep), options.close) if last else _elsewhere(pool, center, options)
-            if last and several > 1:  # the others' shadows are not looked at any more
-                level = bodies_level(part, images, spec, pool[0][0][0], center)
-        pool = refined(level, pool, spec.iterations)
-        pool = _close(_distinct(pool, center, 1.0, spec.keep), options.close) if last else _elsewhere(pool, center, options)
-        pool = [p._replace(before=(p.rank / pool[0].rank) ** MEMORY) for p in pool]
-    (poses, evaluation, _), *others = pool
-    best = Refined(poses[0], evaluation, 0)
-    return PartResult(best, poses[1], [Refined(o.poses[0], o.evaluation, 0) for o in others], level, center)
+        level = bodies_level(part, images, spec, [p.poses[0] for p in pool], center)
+        level.keep_surroundings(pool[0].poses[1])
+        for iterations in (options.first, spec.iterations):
+            pool = refined(level, pool, iterations)
+            pool = _distinct(pool, center, spec.keep, options.close) if last else _elsewhere(pool, center, options)
+    best, *others = pool
+    level = bodies_level(part, images, spec, best.poses[0], center)
+    return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], [_rival(o, best) for o in others], level, center)
+
+
+def _rival(other: _Candidate, best: _Candidate) -> Refined:
+    """Another candidate, ranked against the best one by what is left unexplained."""
+    rank = best.evaluation.rank * (1 - other.explained) / (1 - best.explained)
+    return Refined(other.poses[0], replace(other.evaluation, rank=rank), 0)
 
 
 def make_part(moving: MovingVolume, wanted: object, point_lps_mm: np.ndarray) -> Part:
@@ -341,9 +368,9 @@ def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options:
     cost = np.zeros(len(shifts))
     for number, view in enumerate(level.views):
         jacobian = view.view.project_jacobian(center_mm)[0]  # pixels (column, row) per mm
-        reach = 2 * int(np.ceil(options.reach_mm * np.linalg.norm(jacobian, axis=1).max() / 2))
+        reach = int(np.ceil(options.reach_mm * np.linalg.norm(jacobian, axis=1).max()))
         costs = level.shift_costs(view, number, whole, reach)
-        cost += map_coordinates(costs, ((shifts @ jacobian.T)[:, ::-1].T + reach) / 2, order=1, mode="nearest")
+        cost += map_coordinates(costs, (shifts @ jacobian.T)[:, ::-1].T + reach, order=1, mode="nearest")
     kept: list[np.ndarray] = []
     for shift in shifts[np.argsort(cost, kind="stable")]:
         if all(np.linalg.norm(shift - k) >= options.apart_mm for k in kept):
@@ -353,17 +380,18 @@ def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options:
     return [_Candidate((perturb(whole, np.r_[0, 0, 0, shift], center_mm), whole), None) for shift in kept]
 
 
-def _distinct(pool: list[_Candidate], center_mm: np.ndarray, apart_mm: float, keep: int) -> list[_Candidate]:
+def _distinct(pool: list[_Candidate], center_mm: np.ndarray, keep: int, share: float, apart_mm: float = 1.0) -> list[_Candidate]:
+    """The best ones (best first) whose bones lie in different poses."""
     kept: list[_Candidate] = []
     for candidate in pool:
-        if all(pose_distance_mm(candidate[0][0], k[0][0], center_mm) >= apart_mm for k in kept):
+        if all(pose_distance_mm(candidate.poses[0], k.poses[0], center_mm) >= apart_mm for k in kept):
             kept.append(candidate)
-    return kept[:keep]
+    return _close(kept[:keep], share)
 
 
 def _elsewhere(pool: list[_Candidate], center_mm: np.ndarray, options: PartOptions) -> list[_Candidate]:
     """The best ones (best first) whose bones lie at different places, whichever way they are turned."""
-    places = [apply(p[0][0] @ np.linalg.inv(pool[0][0][0]), center_mm) for p in pool]
+    places = [apply(p.poses[0] @ np.linalg.inv(pool[0].poses[0]), center_mm) for p in pool]
     kept: list[int] = []
     for n, place in enumerate(places):
         if all(np.linalg.norm(place - places[k]) >= options.elsewhere_mm for k in kept):
@@ -371,6 +399,6 @@ def _elsewhere(pool: list[_Candidate], center_mm: np.ndarray, options: PartOptio
     return _close([pool[n] for n in kept[: options.keep_first]], options.worth)
 
 
-def _close(pool: list[_Candidate], factor: float) -> list[_Candidate]:
-    """Those (best first) whose cost is at most so many times the best one's."""
-    return [p for p in pool if p.rank <= factor * pool[0].rank]
+def _close(pool: list[_Candidate], share: float) -> list[_Candidate]:
+    """Those (best first) that explain at least this share of what the best one does."""
+    return [p for p in pool if p.explained >= share * pool[0].explained]

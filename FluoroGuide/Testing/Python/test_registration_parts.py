@@ -17,7 +17,7 @@ from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.parts import BodiesLevel, Part, PartLevel, PartOptions, _Candidate, _elsewhere, label_distance
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
-from FluoroGuideLib.registration.similarity import Evaluation, Level
+from FluoroGuideLib.registration.similarity import Level
 
 L3 = 4  # label of L3 in LumbarPhantom.labels()
 
@@ -86,13 +86,13 @@ def test_candidates_at_one_place_are_one_however_they_are_turned() -> None:
     """A bone left among its surroundings finds many tilted poses near one place, which must not crowd out another place."""
     center = np.array([5.0, -3.0, 8.0])
 
-    def candidate(turn: float, x_mm: float, cost: float) -> _Candidate:
+    def candidate(turn: float, x_mm: float, explained: float) -> _Candidate:
         pose = rigid.perturb(np.eye(4), [turn, 0, 0, x_mm, 0, 0], center)
-        return _Candidate((pose, pose), Evaluation(cost, cost, None, None, ()))
+        return _Candidate((pose, pose), None, explained)
 
-    pool = [candidate(0.0, 0.0, 1.0), candidate(0.2, 1.0, 1.05), candidate(-0.2, 0.0, 1.1), candidate(0.0, 12.0, 1.2), candidate(0.0, 24.0, 1.4)]
+    pool = [candidate(0.0, 0.0, 0.2), candidate(0.2, 1.0, 0.19), candidate(-0.2, 0.0, 0.15), candidate(0.0, 12.0, 0.1), candidate(0.0, 24.0, 0.04)]
     kept = _elsewhere(pool, center, PartOptions())
-    assert [k.rank for k in kept] == [1.0, 1.2]  # 24 mm away, but 1.4 times the cost
+    assert [k.explained for k in kept] == [0.2, 0.1]  # 24 mm away, but its bone explains only a fifth of what the best one's does
 
 
 def test_a_long_bone_is_looked_at_about_its_centre(moved: Moved) -> None:
@@ -129,6 +129,33 @@ def test_a_bone_that_is_elsewhere_is_missing_its_own_shadow(moved: Moved) -> Non
     there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
     right, wrong = min(bone_shares(level, (there, moved.truth))), min(bone_shares(level, (away, moved.truth)))
     assert right > 0.82 > wrong
+
+
+def test_a_bone_explains_most_where_it_is(moved: Moved) -> None:
+    """The squared partial correlation, against one from two regressions; it falls where the bone is elsewhere, and a wrong sign explains nothing."""
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    center = rigid.apply(moved.truth, moved.target)
+    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1)
+    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
+    right, wrong = (level.at(p).explained((p, moved.truth)) for p in (there, away))
+    assert 0.05 < right < 1.0
+    assert wrong < 0.5 * right
+    expected = []
+    for view in level.at(there).views:
+        pictures = [p.project(view.view, moved.truth) for p in level.projectors]
+        total, inverse_std, _ = view.normalize(np.sum(pictures, axis=0))
+        mean = np.empty_like(total)
+        level.kernels.box_sum(np.ascontiguousarray(pictures[0] * view.mask), view.radius, mean)
+        bone = (pictures[0] - mean * view.inverse_count) * inverse_std
+        votes = view.weight > 0
+        y, x, rest = view.fixed[votes], bone[votes], (total - bone)[votes]
+        left = [np.linalg.lstsq(a, y, rcond=None)[1][0] for a in (rest[:, None].astype(float), np.stack([rest, x], -1).astype(float))]
+        expected.append(1 - left[1] / left[0])
+    assert right == pytest.approx(np.mean(expected), rel=0.02)
+    for view in level.views:
+        view.fixed = -view.fixed
+    assert level.explained((there, moved.truth)) == 0.0
 
 
 def test_wrong_parts_are_named(moved: Moved) -> None:
