@@ -1,4 +1,4 @@
-"""The search on MR: many poses around the start, told apart by small windows near labelled bone.
+"""The search on MR with labelled bone: many poses around the start, told apart by small windows near labelled bone.
 
 MR explains an X-ray so loosely that a pose turned by 12 degrees or half a vertebra off fits as well as the right one through the engine's
 large windows, and on coarse levels often better; the few poses that the engine keeps are then all wrong.  So more poses begin (the start itself
@@ -113,7 +113,7 @@ def mr_coarse_to_fine(task: Task, start: np.ndarray) -> tuple[Refined, list[Refi
         pool += found.candidates + starts_around(task, make_level(task, coarse, center), start)
         task.mirrored_starts = list(found.mirrored_starts)
     small = dataclasses.replace(fine, radius=SMALL_PX)
-    near = task if task.moving.volume.parts is None else dataclasses.replace(task, moving=NearBone(task.moving))
+    near = dataclasses.replace(task, moving=NearBone(task.moving))
     steps = ((task, coarse), (near, middle), (near, dataclasses.replace(small, iterations=FIRST)), (near, dataclasses.replace(small, iterations=16)))
     rivals: list[Refined] = []
     for number, ((seen, spec), keep) in enumerate(zip(steps, KEPT, strict=True)):
@@ -126,7 +126,7 @@ def mr_coarse_to_fine(task: Task, start: np.ndarray) -> tuple[Refined, list[Refi
             "similarity": list(rivals[0].evaluation.similarity), "iterations": sum(r.iterations for r in rivals),
         })
         pool = distinct(rivals, center, APART_MM if number < 2 else 1.5, keep)
-        if number == 0 and near is not task and task.options.search:
+        if number == 0 and task.options.search:
             pool += _near_bone(near, make_level(near, middle, center), start)
     return pool[0], [r for r in rivals if r is not pool[0]], level
 

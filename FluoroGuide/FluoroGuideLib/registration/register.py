@@ -160,7 +160,8 @@ def register(
                 _prepare(projector, task.images, start)
     rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
-        best, others, level = (mr_coarse_to_fine if on_mr and len(options.levels) == 3 else coarse_to_fine)(task, start)
+        find = mr_coarse_to_fine if on_mr and moving.volume.parts is not None and len(options.levels) == 3 else coarse_to_fine
+        best, others, level = find(task, start)
         if options.search and is_weak(best, options.weak_similarity):
             best, others, level = look_again(task, start, (best, others, level))
     else:
