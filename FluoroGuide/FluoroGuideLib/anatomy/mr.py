@@ -114,6 +114,8 @@ def with_labels(volume: MrVolume, labels: object, part_names: dict[int, str] | N
     if not sitk.GetArrayViewFromImage(moved).any():
         raise FluoroGuideError("The bone labels lie outside the MR volume", volume.name or None, "Give labels drawn on this series")
     _refine_by_labels(attenuation, uncertainty, own, volume.image)
+    if volume.contrast in SUPPRESSED:
+        _less_unlabelled(attenuation, own, volume.image, 0.0)
     images = [sitk.GetImageFromArray(a) for a in (attenuation, uncertainty)]
     for image in images:
         image.CopyInformation(volume.image)
@@ -219,10 +221,21 @@ def _plain_abdomen(attenuation: np.ndarray, body: np.ndarray, labels: object, gr
     outline = sitk.GetImageFromArray(body.astype(np.uint8))
     outline.CopyInformation(grid)
     deep = sitk.SignedMaurerDistanceMap(outline, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    attenuation[(sitk.GetArrayViewFromImage(deep) > 4.0) & (attenuation < GAS_MOST)] = SOFT
+    _less_unlabelled(attenuation, labels, grid)
+
+
+def _less_unlabelled(attenuation: np.ndarray, labels: object, grid: object, share: float = UNLABELLED) -> None:
+    """What looks like bone but is not labelled counts only by a share: of thin dark layers many are none.
+
+    In the abdomen they are ligaments, vessels and walls of bowel; where fat is suppressed every sheet of fat between muscles is one, as thin
+    and as dark as cortex.
+    """
+    import SimpleITK as sitk
+
     near = sitk.SignedMaurerDistanceMap(labels > 0, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     away = sitk.GetArrayFromImage(sitk.Resample(near, grid, sitk.Transform(), sitk.sitkLinear, 99.0, sitk.sitkFloat32))
-    attenuation[(sitk.GetArrayViewFromImage(deep) > 4.0) & (attenuation < GAS_MOST)] = SOFT
-    attenuation -= ((1 - UNLABELLED) * np.clip(away - SHELL_MM, 0, 1) * np.maximum(attenuation - SOFT, 0)).astype(np.float32)
+    attenuation -= ((1 - share) * np.clip(away - SHELL_MM, 0, 1) * np.maximum(attenuation - SOFT, 0)).astype(np.float32)
 
 
 def _in_front_of_spine(labels: object, grid: object) -> tuple[tuple[slice, ...], np.ndarray] | None:

@@ -30,6 +30,8 @@ CORTEX_REACH_MM, CORTEX_LEAST, CORTEX_RANGE = 8.0, 0.03, 0.12
 """Share of thin dark layers around a voxel, smoothed over the first, from which on (second) and over which range they count as cortex."""
 LUNG_MM3 = 150e3
 """Dark spaces larger than this are lung."""
+ABOVE_AIR, CALM_MM = 1.6, 1.5
+"""Where fat is dark: part by which smoothed tissue exceeds smoothed air (noise alone has one mean, Rayleigh's), and how far it is smoothed."""
 SKIN_MM = 6.0
 """Dark layers closer to the skin than this are skin, not bone."""
 
@@ -101,8 +103,17 @@ def noise_floor(values: np.ndarray) -> float:
     return min(mean + 4.0 * max(float(dark.std()), 0.5 * mean), 0.25 * bright)
 
 
-def body_mask(image: object) -> np.ndarray:
+def dark_floor(smooth: np.ndarray) -> float:
+    """The same where fat is dark, in an image smoothed so far that noise no longer scatters but stays at its mean: that of air, which tissue
+    exceeds by :data:`ABOVE_AIR`, however dark."""
+    air, bright = np.percentile(smooth, [5, 95])
+    return float(np.clip(ABOVE_AIR * air, 0.02 * bright, 0.12 * bright))
+
+
+def body_mask(image: object, fat_is_dark: bool = False) -> np.ndarray:
     """The patient with all cavities, bool [k, j, i].
+
+    ``fat_is_dark``: the fat below the skin, suppressed, is hardly brighter than noise; single voxels do not tell it from air.
 
     Raises
     ------
@@ -114,7 +125,11 @@ def body_mask(image: object) -> np.ndarray:
     values = sitk.GetArrayViewFromImage(image)
     shrink = [max(1, int(3.0 / s)) for s in image.GetSpacing()]
     small = sitk.BinShrink(image, shrink)
-    bright = small > noise_floor(values)
+    if fat_is_dark:
+        calm = sitk.SmoothingRecursiveGaussian(small, CALM_MM)
+        bright = calm > dark_floor(sitk.GetArrayViewFromImage(calm))
+    else:
+        bright = small > noise_floor(values)
     radius = [max(1, round(5.0 / s)) for s in small.GetSpacing()]
     opened = sitk.BinaryMorphologicalOpening(bright, [1, 1, 1], sitk.sitkBall)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(opened), 50)
@@ -178,7 +193,7 @@ def classify(image: object, air_level: float = AIR_LEVEL, fat_is_dark: bool = Fa
     """
     import SimpleITK as sitk
 
-    body = body_mask(image)
+    body = body_mask(image, fat_is_dark)
     flat = without_shading(image, body)
     values, spacing = sitk.GetArrayFromImage(flat), min(image.GetSpacing())
     depth_mm = _depth(image, body)

@@ -11,6 +11,7 @@ from ..geometry.rigid import apply, recentered
 from .checks import bone_shares, evidence
 from .confidence import LOST_MM, Limits, field_not_recognised, in_narrow_field, judge, looks_at, lost_share, part_covariance
 from .findings import Finding, told
+from .mr_search import bone_is_seen, part_search
 from .parts import Part, register_part
 from .refine import Refined
 from .result import Registration
@@ -72,10 +73,14 @@ def _largest_difference(a: np.ndarray, b: np.ndarray, points: dict[str, np.ndarr
 def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: dict[str, np.ndarray] | None) -> dict:
     """The bone's own pose; the whole volume's where the bone is in no picture, which is then said."""
     task.progress(0.9, f"registering {bone.name} on its own")
-    found = register_part(bone, task.images, whole.pose, threads=task.options.threads, cancelled=task.cancelled)
+    options, prior = part_search(task.moving, whole.pose, bone.center_lps_mm)
+    found = register_part(bone, task.images, whole.pose, options, threads=task.options.threads, cancelled=task.cancelled, prior=prior)
     if found is None:
         task.note("whole", f"The {bone.name} is not in the pictures: this is the pose of the whole volume.")
         return whole_answer(task, whole, [], level, targets)
+    if not bone_is_seen(task.moving, found.best.evaluation.similarity):
+        result = whole_answer(task, whole, [], level, targets)
+        return {**result, "facts": {**result["facts"], "part_not_seen": min(found.best.evaluation.similarity)}}
     points = targets or {"centre": task.point_lps_mm}
     moved = _largest_difference(found.best.pose, whole.pose, points)
     if moved > MOVED_MM:

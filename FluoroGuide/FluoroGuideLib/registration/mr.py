@@ -19,6 +19,7 @@ from ..projection.joseph import Projector
 from .checks import Evidence
 from .confidence import Limits
 from .findings import Finding, told, worst_first
+from .mr_search import BONE_SEEN, SEARCHED
 from .prior import PosePrior
 from .result import Registration
 from .volume import BODY_PER_MM, MovingVolume, resampled, unknown_beyond
@@ -31,13 +32,13 @@ STRETCH_SHARE = 0.1
 """The same as a share of how far a labelled bone moved against its surroundings, whose stretched tissue the classes show only roughly."""
 SIMILARITY_FAIL, SIMILARITY_WARN = 0.30, 0.40
 """Local correlation of the worst view, whole volume (18 design cases: right poses 0.44 and more, a wrong one 0.27)."""
-PART_SIMILARITY_FAIL, PART_SIMILARITY_WARN = 0.08, 0.12
+PART_SIMILARITY_FAIL, PART_SIMILARITY_WARN = 0.08, BONE_SEEN
 """The same of a labelled bone's outline in small windows (11 design cases: 0.15 to 0.29; another body part 0.04)."""
 AGREE_MM = 2.0
 """A labelled bone found within this of where the whole volume puts it: two ways with one answer."""
 ALONE_FAIL_MM = 3.5
 """Views that pull the target farther apart than this contradict each other (design cases: right poses to 1.7 mm, a wrong one 3.7)."""
-SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "weak_similarity": -1.0}
+SEARCH = {"search_limit_deg": 15.0, "search_step_deg": 7.5, "search_reach_mm": 40.0, "search_keep": SEARCHED, "weak_similarity": -1.0}
 """Starts are expected within 20 mm and 10 degrees; farther off, wrong poses fit an MR nearly as well as the right one.  So there is no second look,
 which searches farther: what is weak for CT (0.5) is usual for MR, and where it was taken it led from right poses to wrong ones."""
 START_MM, START_DEG = 15.0, 7.5
@@ -47,6 +48,10 @@ PLANNED = "Planned on MR"
 WHOLE_LOOK = (
     "Without its segmentation, a bone that moved against its surroundings since planning is not noticed in MR: segment it, "
     "or compare the overlay with the bone before use."
+)
+UNSEEN_LOOK = (
+    "The bone's outline is hardly seen in the X-ray (similarity {:.2f}): this is the pose of all labelled bone; if this bone moved against the "
+    "others since planning, that is not noticed. Compare the overlay with the bone before use."
 )
 SLAB_MM, BESIDE_MM, SLAB_SHARE = 150.0, 90.0, 0.15
 """A scan narrower than the first that is cut on both sides is a slab of a wider body, taken to go on for the second on each side; rays with
@@ -237,6 +242,10 @@ def judged_as_mr(result: Registration, volume: MrVolume, targets: dict[str, np.n
 def _own_findings(result: Registration, error_mm: float) -> list[Finding]:
     """What MR's own limits say."""
     found, part, whole, worst = [], "part" in result.facts, _whole_similarity(result), min(result.similarity, default=0.0)
+    unseen = result.facts.get("part_not_seen")
+    if unseen is not None:
+        level = "fail" if unseen < PART_SIMILARITY_FAIL else "warn"
+        found.append(Finding("bone not seen" if level == "fail" else "bone hardly seen", level, UNSEEN_LOOK.format(unseen)))
     if part and worst < PART_SIMILARITY_FAIL:
         found.append(Finding("bone not seen", "fail", f"The bone's outline is not seen in the X-ray (similarity {worst:.2f})."))
     elif part and worst < PART_SIMILARITY_WARN:
@@ -257,7 +266,7 @@ def _own_findings(result: Registration, error_mm: float) -> list[Finding]:
         found.append(Finding("undetermined", "fail", "The images do not determine the position of the target well enough."))
     elif error_mm > ERROR_WARN_MM:
         found.append(Finding("error", "warn", f"The predicted error at the target is {error_mm:.1f} mm."))
-    if not part:
+    if not part and unseen is None:
         found.append(Finding("whole", "warn", WHOLE_LOOK))
     elif float(result.facts.get("moved_against_surroundings_mm", 0.0)) > AGREE_MM:
         sentence = "The bone moved against its surroundings since planning: compare the overlay with the bone before use."

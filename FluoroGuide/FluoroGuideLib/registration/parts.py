@@ -24,6 +24,7 @@ from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from ..projection.joseph import Projector
+from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt, pose_distance_mm
 from .shells import Part, bone_distance, label_distance
 from .similarity import Evaluation, FixedView, Level, add_cost, summed
@@ -278,7 +279,7 @@ class PartResult:
 
 def register_part(
     part: Part, images: list[XrayImage], whole: np.ndarray, options: PartOptions | None = None, *, threads: int = 1,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Callable[[], bool] | None = None, prior: PosePrior | None = None,
 ) -> PartResult | None:
     """Find the bone's own pose, starting from the whole volume's.
 
@@ -290,6 +291,8 @@ def register_part(
         X-rays.
     whole
         Pose of the whole volume (4x4); the surroundings start there, the bone on a grid of translations around it.
+    prior
+        What is known of the bone's pose beforehand.
 
     Returns
     -------
@@ -300,7 +303,8 @@ def register_part(
         def one(candidate: _Candidate) -> _Candidate:
             own = level.at(candidate.poses[0])
             poses, evaluation, _ = levenberg_marquardt(
-                own.evaluate, own.move, candidate.poses, iterations, cancelled=cancelled, settled=SETTLED,
+                lambda state: _with_prior(own.evaluate(state), state[0], prior, center), own.move, candidate.poses, iterations,
+                cancelled=cancelled, settled=SETTLED,
             )
             return _Candidate(poses, evaluation, own.explained(poses))
 
@@ -312,7 +316,7 @@ def register_part(
     level = bodies_level(part, images, options.levels[0], whole, center)
     if not level.views:
         return None
-    pool = _grid(level, whole, center, options)
+    pool = _grid(level, whole, center, options, prior)
     for number, spec in enumerate(options.levels):
         last = number == len(options.levels) - 1
         level = bodies_level(part, images, spec, [p.poses[0] for p in pool], center)
@@ -358,7 +362,19 @@ def bodies_level(
     return BodiesLevel(part, base.without_unknown(part.moving.beyond(), np.reshape(seen_at, (-1, 4, 4))[0]), spec, seen_at, center_mm)
 
 
-def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options: PartOptions) -> list[_Candidate]:
+def _with_prior(evaluation: Evaluation, bone: np.ndarray, prior: PosePrior | None, center_mm: np.ndarray) -> Evaluation:
+    """The evaluation of bone and surroundings with what is known of the bone's pose (4x4) beforehand."""
+    if prior is None:
+        return evaluation
+    own = prior.add(bone, center_mm, replace(evaluation, hessian=evaluation.hessian[:6, :6], gradient=evaluation.gradient[:6]))
+    hessian, gradient = evaluation.hessian.copy(), evaluation.gradient.copy()
+    hessian[:6, :6], gradient[:6] = own.hessian, own.gradient
+    return replace(own, hessian=hessian, gradient=gradient)
+
+
+def _grid(
+    level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options: PartOptions, prior: PosePrior | None = None,
+) -> list[_Candidate]:
     """The best distinct translations of the bone against its surroundings, from cost maps over the shifts in each view."""
     from scipy.ndimage import map_coordinates
 
@@ -372,6 +388,10 @@ def _grid(level: BodiesLevel, whole: np.ndarray, center_mm: np.ndarray, options:
         costs = level.shift_costs(view, number, whole, reach)
         cost += map_coordinates(costs, (shifts @ jacobian.T)[:, ::-1].T + reach, order=1, mode="nearest")
     kept: list[np.ndarray] = []
+    if prior is not None:  # costs of the views are added up, not averaged
+        cost = cost / max(1, len(level.views)) + [
+            prior.add(perturb(whole, np.r_[0, 0, 0, s], center_mm), center_mm, Evaluation(0.0, 0.0, None, None, ())).cost for s in shifts]
+        kept.append(np.zeros(3))
     for shift in shifts[np.argsort(cost, kind="stable")]:
         if all(np.linalg.norm(shift - k) >= options.apart_mm for k in kept):
             kept.append(shift)

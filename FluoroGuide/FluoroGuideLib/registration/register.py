@@ -19,6 +19,7 @@ from .coarse_to_fine import coarse_to_fine, make_level
 from .findings import Finding
 from .geometry_error import CArmEstimate, CArmTolerance
 from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part, mr_prior
+from .mr_search import mr_coarse_to_fine
 from .parts import Part, PartOptions, make_part
 from .prior import PosePrior
 from .result import Registration
@@ -164,7 +165,8 @@ def register(
                 _prepare(projector, task.images, start)
     rendered, began, processor = moving.projections, time.perf_counter(), time.process_time()
     if options.carm is None:
-        best, others, level = coarse_to_fine(task, start)
+        find = mr_coarse_to_fine if on_mr and moving.volume.parts is not None and len(options.levels) == 3 else coarse_to_fine
+        best, others, level = find(task, start)
         if options.search and is_weak(best, options.weak_similarity):
             best, others, level = look_again(task, start, (best, others, level))
     else:
