@@ -313,19 +313,20 @@ def register_part(
 
     options = options or PartOptions()
     center = apply(whole, part.center_lps_mm)
-    level = bodies_level(part, images, options.levels[0], whole, center)
+    bases = [_base(part, images, spec, center) for spec in options.levels]
+    level = bodies_level(part, images, options.levels[0], whole, center, bases[0])
     if not level.views:
         return None
     pool = _grid(level, whole, center, options, prior)
     for number, spec in enumerate(options.levels):
         last = number == len(options.levels) - 1
-        level = bodies_level(part, images, spec, [p.poses[0] for p in pool], center)
+        level = bodies_level(part, images, spec, [p.poses[0] for p in pool], center, bases[number])
         level.keep_surroundings(pool[0].poses[1])
         for iterations in (options.first, spec.iterations):
             pool = refined(level, pool, iterations)
             pool = _distinct(pool, center, spec.keep, options.close) if last else _elsewhere(pool, center, options)
     best, *others = pool
-    level = bodies_level(part, images, spec, best.poses[0], center)
+    level = bodies_level(part, images, spec, best.poses[0], center, bases[-1])
     return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], [_rival(o, best) for o in others], level, center)
 
 
@@ -356,10 +357,19 @@ def make_part(moving: MovingVolume, wanted: object, point_lps_mm: np.ndarray) ->
 
 def bodies_level(
     part: Part, images: list[XrayImage], spec: PartLevel, seen_at: np.ndarray | Sequence[np.ndarray], center_mm: np.ndarray,
+    base: Level | None = None,
 ) -> BodiesLevel:
-    """A part's level, looking where the bone is seen at one or several poses, without rays that leave a truncated scan at the (first) pose."""
-    base = Level(part.projectors(spec.pixel_mm)[0], images, center_mm, spec.pixel_mm, spec.radius, spec.cauchy)
+    """A part's level, looking where the bone is seen at one or several poses, without rays that leave a truncated scan at the (first) pose.
+
+    ``base``: the whole pictures at this level where they were made before.
+    """
+    base = base or _base(part, images, spec, center_mm)
     return BodiesLevel(part, base.without_unknown(part.moving.beyond(), np.reshape(seen_at, (-1, 4, 4))[0]), spec, seen_at, center_mm)
+
+
+def _base(part: Part, images: list[XrayImage], spec: PartLevel, center_mm: np.ndarray) -> Level:
+    """The whole pictures at a level of a part: the bone is looked for in them more than once."""
+    return Level(part.projectors(spec.pixel_mm)[0], images, center_mm, spec.pixel_mm, spec.radius, spec.cauchy)
 
 
 def _with_prior(evaluation: Evaluation, bone: np.ndarray, prior: PosePrior | None, center_mm: np.ndarray) -> Evaluation:
