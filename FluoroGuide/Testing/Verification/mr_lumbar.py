@@ -24,8 +24,8 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.mr import MrMovingVolume
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1050, 1068)  # 1050 = 175 * 6
-SLICE = (1050,)
+SEEDS = range(1068, 1086)  # 1068 = 178 * 6; 1050-1067 were run on a search before
+SLICE = (1068,)
 GROUP = 6
 TARGETS = ("L1", "L2", "L3", "L4", "L5")
 FOLDER = rigid_part.DATA / "mr_lumbar_labelled"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import registration_cases as cases
 
-SEEDS = range(3018, 3030)  # each displacement and body at 35 and 90 degrees; 1000-1035, 2000-2023 and 3000-3017 were run on designs before
-SLICE = (3018,)
+SEEDS = range(3030, 3042)  # each displacement and body at 35 and 90 degrees; 1000-1035, 2000-2023 and 3000-3029 were run on designs before
+SLICE = (3030,)
 AMPLITUDES_MM = (3.0, 8.0, 15.0)
 WAYS = ("whole", "label", "auto")
 
