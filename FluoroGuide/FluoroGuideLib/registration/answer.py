@@ -93,10 +93,10 @@ def part_answer(task: Task, bone: Part, whole: Refined, level: Level, targets: d
     shares = bone_shares(found.level, (found.best.pose, found.surroundings))
     covariance = part_covariance(found.level, (found.best.pose, found.surroundings), shares if task.moving.shows_bone else ())
     near = _largest_difference(found.best.pose, found.surroundings, points)
-    lost = lost_share(found.best.evaluation.similarity, shares) if task.moving.shows_bone else 0.0
+    lost = lost_share(found.best.evaluation.similarity, shares, found.explained) if task.moving.shows_bone else 0.0
     covariance[3:, 3:] += np.eye(3) * ((STRETCH_SHARE * near) ** 2 + (LOST_MM * lost) ** 2)
     covariance = _widened(task, covariance, found.center_mm)
-    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, shares)
+    result = _judged(task, found.best, found.rivals, covariance, found.center_mm, coverage, targets, whole.pose, (shares, found.explained))
     facts = {"moved_near_mm": near, "part": bone.name, "whole_pose_matrix": whole.pose.tolist(), "moved_against_surroundings_mm": moved}
     return {**result, "facts": {**result["facts"], **facts}}
 
@@ -111,11 +111,12 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None, whole: np.ndarray, shares: tuple[float, ...] | None = None,
+    targets: dict[str, np.ndarray] | None, whole: np.ndarray, bone: tuple[tuple[float, ...], float] | None = None,
 ) -> dict:
     """The verdict and what goes into the result.
 
-    ``whole`` is the whole volume's pose, which the checks of level and side look at; ``shares`` those of a bone's own shadow.
+    ``whole`` is the whole volume's pose, which the checks of level and side look at; ``bone``: the shares of a bone's own shadow, and what
+    it explains.
     """
     views = tuple(image.view for image in task.images)
     draft = {
@@ -128,10 +129,10 @@ def _judged(
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
-    if seen is not None and shares is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
-        seen = dataclasses.replace(seen, alone_mm=(), bone=shares)
+    if seen is not None and bone is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
+        seen = dataclasses.replace(seen, alone_mm=(), bone=bone[0], bone_explained=bone[1])
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    kind = {"part": shares is not None, "field": task.moving.cut_at_the_sides}
+    kind = {"part": bone is not None, "field": task.moving.cut_at_the_sides}
     findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
     beyond = () if task.carm is None else task.carm.beyond_tolerance()
     findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))

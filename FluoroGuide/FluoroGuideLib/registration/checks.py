@@ -43,6 +43,8 @@ class Evidence:
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
     bone
         For a bone's own pose, per view: how strongly its own shadow is found there, as a part of how strongly all around it is.
+    bone_explained
+        How much of the X-rays a bone's own shadow explains beyond all else where it lies, 0..1, mean over the views.
     """
 
     straight: tuple[float, ...] = ()
@@ -52,6 +54,7 @@ class Evidence:
     level_ratio: float = np.inf
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
+    bone_explained: float = 1.0
 
 
 def evidence(

@@ -268,13 +268,17 @@ class _Candidate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PartResult:
-    """Pose of the bone with its evaluation, pose of the surroundings, runners-up, the level it was found on, its centre."""
+    """Pose of the bone with its evaluation, pose of the surroundings, runners-up, the level it was found on, its centre.
+
+    ``explained``: how much of the X-rays the bone's own shadow explains beyond all else, 0..1 (:meth:`BodiesLevel.explained`).
+    """
 
     best: Refined
     surroundings: np.ndarray
     rivals: list[Refined]
     level: BodiesLevel
     center_mm: np.ndarray
+    explained: float
 
 
 def register_part(
@@ -327,7 +331,8 @@ def register_part(
             pool = _distinct(pool, center, spec.keep, options.close) if last else _elsewhere(pool, center, options)
     best, *others = pool
     level = bodies_level(part, images, spec, best.poses[0], center, bases[-1])
-    return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], [_rival(o, best) for o in others], level, center)
+    rivals = [_rival(o, best) for o in others]
+    return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], rivals, level, center, best.explained)
 
 
 def _rival(other: _Candidate, best: _Candidate) -> Refined:

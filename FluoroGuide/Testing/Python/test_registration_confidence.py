@@ -122,7 +122,10 @@ def test_verdicts_and_their_sentences() -> None:
     verdict, reasons = _judged(part=True, bone=(1.1, 0.6))
     assert verdict == "warn"
     assert "only 60 % as strong" in reasons[0]
-    assert _judged(part=True, bone=(1.1, 0.7))[0] == "pass"
+    assert _judged(part=True, bone=(1.1, 0.7), bone_explained=0.1)[0] == "pass"
+    verdict, reasons = _judged(part=True, bone=(1.1, 0.7), bone_explained=0.05)
+    assert verdict == "warn"
+    assert "explains only 5 %" in reasons[0]
     assert _judged(error_mm=2.4)[0] == "warn"
     assert _judged(error_mm=5.4)[0] == "fail"
     assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.75))[0] == "fail"
@@ -141,7 +144,12 @@ def test_views_that_pull_the_target_apart(alone: tuple, gain: tuple, verdict: st
 
 
 def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
-    """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %."""
+    """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %.
+
+    A shadow that explains half of what is usual (0.08) is half lost.
+    """
+    assert lost_share((0.5,), (1.2, 0.9), 0.04) == pytest.approx(0.5)
+    assert lost_share((0.5,), (1.2, 0.9), 0.07) == 0.0
     assert lost_share((0.5,), (1.2, 0.5)) == pytest.approx(1 / 3)
     assert lost_share((0.5,), (1.2, 0.7)) == 0.0
     assert lost_share((0.1,), (1.2, 0.7)) == pytest.approx(0.6)
