@@ -17,7 +17,7 @@ from .similarity import Level
 from .volume import MovingVolume
 
 if TYPE_CHECKING:
-    from .parts import BodiesLevel, Poses
+    from .bodies import BodiesLevel, Poses
 
 CHECK_MM, CHECK_RADIUS = 3.0, 5
 """Level at which poses are compared: fine enough to tell a vertebra from the next, coarse enough to be quick."""

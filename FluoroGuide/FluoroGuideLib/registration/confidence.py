@@ -26,7 +26,7 @@ from .refine import LEVER_MM, Refined, pose_distance_mm
 from .similarity import FixedView, Level
 
 if TYPE_CHECKING:
-    from .parts import BodiesLevel, Poses
+    from .bodies import BodiesLevel, Poses
 
 BLOCK_PX = 16
 LEAST_FACTOR, ALONE_FACTOR, NARROW_FACTOR = 1.0, 0.9, 1.05

@@ -19,10 +19,11 @@ from ..errors import CancelledError, FluoroGuideError
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
 from .answer import STRETCH_SHARE
+from .bodies import BodiesLevel, Poses, bodies_level
 from .checks import bone_shares
 from .confidence import judge, part_covariance
 from .findings import told
-from .parts import BodiesLevel, Part, PartOptions, Poses, bodies_level, label_distance, register_part
+from .parts import Part, PartOptions, label_distance, register_part
 from .prior import PosePrior
 from .refine import Refined, levenberg_marquardt
 from .register import Options, Progress, bone_bright, register
