@@ -13,8 +13,8 @@ from FluoroGuideLib.evaluation.simulate import SimulationOptions, simulate_view
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
-from FluoroGuideLib.registration.levels import Flexibility, _with_priors, register_levels
 from FluoroGuideLib.registration.bodies import PartLevel
+from FluoroGuideLib.registration.levels import Flexibility, _with_priors, register_levels
 from FluoroGuideLib.registration.parts import PartOptions
 from FluoroGuideLib.registration.prior import PosePrior
 from FluoroGuideLib.registration.register import MovingVolume, Options

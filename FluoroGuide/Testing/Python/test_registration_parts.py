@@ -13,8 +13,8 @@ from FluoroGuideLib.evaluation.simulate import SimulationOptions, move_surroundi
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
-from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.bodies import BodiesLevel, PartLevel
+from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.parts import Part, PartOptions, _Candidate, _elsewhere, label_distance
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
 from FluoroGuideLib.registration.search import start_at_isocenter
