@@ -21,6 +21,7 @@ HEAD = """# What was measured
 Written by `make accuracy` from `Docs/verification/*.json`; each table names the command that makes it again. **Everything here is simulated
 or generated** unless the part's own text says otherwise: two CT scans (a thorax, a pelvis), X-rays by a projector that registration does not
 use. No clinical accuracy follows from it. Seeds from 1000 on were kept apart while a part was designed, and are reported whatever they say;
+CPU seconds *in units of itk-rtk* are scaled so that its projection of 128 x 128 pixels, timed in the same run (`unit_ms`), takes 30 ms;
 `+changes` behind a commit means that other files of the tree were being edited while the proof ran.
 """
 

@@ -14,17 +14,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "FluoroGuide"), str(ROOT / "tools")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("FluoroGuide", "FluoroGuide/Testing/Verification", "tools")]
 DATA = Path(os.environ.get("FLUOROGUIDE_TEST_DATA", ROOT.parent / "shared" / "data"))
 PELVIS = DATA / "ct_pelvis_visible_human_female" / "vhf_pelvis_1mm.nii.gz"
 LEFT_OUT = ("shells", "verdicts", "calibration")
 
 
-def proof(figures: dict) -> dict:
-    """``figures.json`` as ``Docs/verification`` wants it."""
+def proof(figures: dict, unit_ms: list[float]) -> dict:
+    """``figures.json`` as ``Docs/verification`` wants it; ``unit_ms``: itk-rtk's projections before and after (see ``rtk_clock``)."""
+    import rtk_clock
     from verify import commit, machine
 
     groups = {name: {k: v for k, v in group.items() if k not in LEFT_OUT} for name, group in figures["groups"].items()}
+    for group in groups.values() if unit_ms else ():
+        group["median_scaled_cpu_seconds"] = round(rtk_clock.scaled(group["median_cpu_seconds"], unit_ms), 3)
     verdicts = {f"{name}: {word}": group["verdicts"][word] for name, group in figures["groups"].items() for word in group["verdicts"]}
     return {
         "part": "evaluate", "command": "make evaluate", "seeds": [figures["settings"]["seed"]] * 2, "cases": figures["runs"], "commit": commit(),
@@ -43,10 +46,14 @@ def main(arguments: list[str]) -> int:
     else:
         print("The pelvis CT is absent (set FLUOROGUIDE_TEST_DATA): the thorax alone is evaluated, and Docs are not written.", file=sys.stderr)
     output = ROOT / "build" / "evaluate"
+    import rtk_clock
+
+    os.environ[rtk_clock.WANTED] = "1"
+    unit = rtk_clock.samples(15)
     code = fluoroguide(["evaluate", *volumes, "--output", str(output), *arguments])
     if code or arguments or not PELVIS.is_file():
         return code
-    written = proof(json.loads((output / "figures.json").read_text(encoding="utf-8")))
+    written = proof(json.loads((output / "figures.json").read_text(encoding="utf-8")), unit + rtk_clock.samples(15))
     (ROOT / "Docs" / "verification" / "evaluate.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return 0
 

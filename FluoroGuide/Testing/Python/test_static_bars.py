@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -43,3 +44,13 @@ def test_the_table_says_met_missed_and_not_run(tmp_path: Path, monkeypatch: pyte
     assert rows == [
         "| x (`p`) | at most 2 mm | 1.5 mm | met |", "| y (`p`) | at least 2 mm | 1.5 mm | **missed** |", "| z (`q`) | at most 2 | - | not run |",
     ]
+
+
+def test_cpu_seconds_are_scaled_to_a_known_piece_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 s where the projection that counts as 30 ms takes 45 (median of 40, 45, 60): 2 s; slices do not measure it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "Verification"))
+    rtk_clock = importlib.import_module("rtk_clock")
+    assert rtk_clock.scaled(3.0, [40.0, 60.0, 45.0]) == pytest.approx(2.0)
+    assert rtk_clock.scaled(3.0, []) != rtk_clock.scaled(3.0, [])  # not a number
+    monkeypatch.delenv(rtk_clock.WANTED, raising=False)
+    assert rtk_clock.samples() == []

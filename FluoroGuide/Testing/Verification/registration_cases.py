@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rtk_clock
 import SimpleITK as sitk
 
 from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu, read_volume
@@ -183,10 +184,12 @@ def run(case: Case, way: str = "whole", views: int = 2, **changes: object) -> di
     images = changes.pop("images", case.images)[:views]
     options = Options(threads=1, check_part=way == "whole", **changes)
     wanted = {"label": case.part, "auto": lambda: "auto"}.get(way, lambda: None)()
+    unit = rtk_clock.samples()
     began = time.process_time()
     found = register(moving, images, start, targets={"target": case.target}, options=options, part=wanted)
     taken = found.facts["processor_seconds"]
-    return measured(found, case) | {"cpu": round(taken, 3), "setup_cpu": round(time.process_time() - began - taken, 3)}
+    times = {"cpu": round(taken, 3), "setup_cpu": round(time.process_time() - began - taken, 3)}
+    return measured(found, case) | times | {"unit_ms": unit + rtk_clock.samples()}
 
 
 def measured(found: object, case: Case) -> dict:
@@ -216,7 +219,17 @@ def figures(rows: list[dict], metric: str = "mtre_mm") -> dict:
         "predicted_95_holds_percent": round(100 * inside / len(rows), 1), "holds_wilson_95_percent": wilson(inside, len(rows)),
         "median_predicted_over_actual": round(float(np.median(ratio)), 2), "failures_not_passed": f"{sum(doubted[0])} of {len(doubted[0])}",
         "successes_not_passed": f"{sum(doubted[1])} of {len(doubted[1])}", "median_cpu_s": round(float(np.median([r["cpu"] for r in rows])), 2),
+        **_scaled(rows),
     }
+
+
+def _scaled(rows: list[dict]) -> dict:
+    """The median of CPU seconds in units of itk-rtk's projection (see ``rtk_clock``), where that was measured beside."""
+    if not all(r.get("unit_ms") for r in rows):
+        return {}
+    seconds = [rtk_clock.scaled(r["cpu"], r["unit_ms"]) for r in rows]
+    unit = np.median([u for r in rows for u in r["unit_ms"]])
+    return {"median_scaled_cpu_s": round(float(np.median(seconds)), 2), "unit_ms": round(float(unit), 1)}
 
 
 def wilson(successes: int, total: int) -> list[float]:
