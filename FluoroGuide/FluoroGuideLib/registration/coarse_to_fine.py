@@ -40,13 +40,7 @@ def coarse_to_fine(task: Task, start: np.ndarray) -> tuple[Refined, list[Refined
     center = center_in_isocenter(start, task.point_lps_mm)
     pool: list[Candidate | Refined] = [Candidate(start, 0.0)]
     if task.options.search:
-        task.progress(0.05, "searching")
-        first = task.options.levels[0]
-        found = _search(task, make_level(task, first, center), start, center)
-        if _correct_polarity(task, found):
-            found = _search(task, make_level(task, first, center), start, center)
-        pool += found.candidates
-        task.mirrored_starts = list(found.mirrored_starts)
+        pool += searched(task, start, center)
     return refine_pool(task, pool)
 
 
@@ -74,6 +68,17 @@ def _within_reach(task: Task, refined: list[Refined], start: np.ndarray) -> list
     here = center_in_isocenter(start, task.point_lps_mm)
     near = [r for r in refined if np.linalg.norm(center_in_isocenter(r.pose, task.point_lps_mm) - here) <= reach]
     return near or refined[:1]
+
+
+def searched(task: Task, start: np.ndarray, center_mm: np.ndarray) -> list[Candidate]:
+    """Poses found around the start (4x4) on the coarsest level, in pictures whose grey values are turned over where only that fits."""
+    task.progress(0.05, "searching")
+    first = task.options.levels[0]
+    found = _search(task, make_level(task, first, center_mm), start, center_mm)
+    if _correct_polarity(task, found):
+        found = _search(task, make_level(task, first, center_mm), start, center_mm)
+    task.mirrored_starts = list(found.mirrored_starts)
+    return list(found.candidates)
 
 
 def _search(task: Task, level: Level, start: np.ndarray, center_mm: np.ndarray) -> Found:

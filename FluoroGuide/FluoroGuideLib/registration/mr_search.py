@@ -20,7 +20,7 @@ from ..errors import CancelledError
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, motion
 from ..projection.joseph import Projector
-from .coarse_to_fine import _correct_polarity, _search, make_level, refine_all
+from .coarse_to_fine import make_level, refine_all, searched
 from .parts import PartOptions
 from .prior import PosePrior
 from .refine import Refined, distinct
@@ -106,12 +106,7 @@ def mr_coarse_to_fine(task: Task, start: np.ndarray) -> tuple[Refined, list[Refi
     center = center_in_isocenter(start, task.point_lps_mm)
     pool: list[Candidate | Refined] = [Candidate(start, 0.0)]
     if task.options.search:
-        task.progress(0.05, "searching")
-        found = _search(task, make_level(task, coarse, center), start, center)
-        if _correct_polarity(task, found):
-            found = _search(task, make_level(task, coarse, center), start, center)
-        pool += found.candidates + starts_around(task, make_level(task, coarse, center), start)
-        task.mirrored_starts = list(found.mirrored_starts)
+        pool += searched(task, start, center) + starts_around(task, make_level(task, coarse, center), start)
     small = dataclasses.replace(fine, radius=SMALL_PX)
     near = dataclasses.replace(task, moving=NearBone(task.moving))
     steps = ((task, coarse), (near, middle), (near, dataclasses.replace(small, iterations=FIRST)), (near, dataclasses.replace(small, iterations=16)))
