@@ -134,7 +134,7 @@ def main() -> int:
     if arguments.fresh:
         path.unlink(missing_ok=True)
     if not arguments.slice:
-        os.environ["FLUOROGUIDE_UNIT"] = "1"  # CPU seconds are told in units of a known projection, too (rtk_clock)
+        os.environ[importlib.import_module("rtk_clock").WANTED] = "1"  # CPU seconds are told in units of a known projection, too
     results = run(arguments.part, seeds, arguments.workers, path)
     summary = {
         "part": arguments.part, "seeds": [min(seeds), max(seeds)], "cases": len(seeds), "commit": commit(), "code": key, "machine": machine(),

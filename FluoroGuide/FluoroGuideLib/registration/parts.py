@@ -122,12 +122,16 @@ def register_part(
     for number, spec in enumerate(options.levels):
         last = number == len(options.levels) - 1
         level = bodies_level(part, images, spec, [p.poses[0] for p in pool], center, bases[number])
+        if not level.views:
+            return None
         level.keep_surroundings(pool[0].poses[1])
         for iterations in (options.first, spec.iterations):
             pool = refined(level, pool, iterations)
             pool = _distinct(pool, center, spec.keep, options.close) if last else _elsewhere(pool, center, options)
     best, *others = pool
     level = bodies_level(part, images, spec, best.poses[0], center, bases[-1])
+    if not level.views:
+        return None
     rivals = [_rival(o, best) for o in others]
     return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], rivals, level, center, best.explained)
 

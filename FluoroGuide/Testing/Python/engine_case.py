@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from FluoroGuideLib.engine.client import EngineClient
-from FluoroGuideLib.engine.exchange import PREFIX, storage_roots
+from FluoroGuideLib.engine.exchange import Exchange
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parents[1]
@@ -57,8 +58,21 @@ def gone(pid, seconds=10.0):
     return False
 
 
+_made: list[Path] = []
+
+
+def _noted(cls: type, create: Callable = Exchange.create.__func__) -> Exchange:
+    exchange = create(cls)
+    _made.extend(exchange.folders)
+    return exchange
+
+
+Exchange.create = classmethod(_noted)  # other test processes make such folders at the same time: only this one's count
+
+
 def folders():
-    return {p for root in storage_roots() for p in root.glob(PREFIX + "*")}
+    """The exchange folders on disk that engines of this process made."""
+    return {folder for folder in _made if folder.exists()}
 
 
 def same(a, b):

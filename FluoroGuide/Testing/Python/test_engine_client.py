@@ -10,22 +10,10 @@ import time
 import numpy as np
 import pytest
 import test_engine_fake_tasks as fake
-from engine_case import HERE, LIBRARY, POSIX, make, same, small_volume, until
+from engine_case import HERE, LIBRARY, POSIX, make, same, until
 
 from FluoroGuideLib.engine.client import EngineClient
 from FluoroGuideLib.errors import CancelledError, FluoroGuideError
-
-
-@pytest.fixture(scope="module")
-def shared():
-    """One engine for the tests that do no harm to it."""
-    with make() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def volume():
-    return small_volume()
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +27,15 @@ def images():
 
 # ---- results ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("threaded", [False, True], ids=["polled", "threads"])
-def test_result_is_that_of_the_call_in_this_process(volume, images, threaded):
+def test_result_is_that_of_the_call_in_this_process(engine_volume, images, threaded):
     initial = np.eye(4)
     initial[:3, 3] = 1 / 3, -2 / 7, 1e-13
     told = []
     direct = fake.register(
-        volume=volume, images=images, initial=initial, targets=None, options=None, progress=lambda *a: None, cancelled=lambda: False,
+        volume=engine_volume, images=images, initial=initial, targets=None, options=None, progress=lambda *a: None, cancelled=lambda: False,
     )
     with make(threaded_pipes=threaded) as engine:
-        result = engine.register(volume, images, initial, options={"pause": 0.02}, progress=lambda f, t: told.append((f, t)), timeout=60)
+        result = engine.register(engine_volume, images, initial, options={"pause": 0.02}, progress=lambda f, t: told.append((f, t)), timeout=60)
     assert type(result) is type(direct)
     for name in ("pose", "verdict", "reasons", "similarity", "covariance", "center_mm", "history", "seconds", "projections_rendered", "facts"):
         assert same(getattr(direct, name), getattr(result, name)), name
@@ -61,48 +49,48 @@ def test_result_is_that_of_the_call_in_this_process(volume, images, threaded):
     assert all(t == f"step {round(f * 20)}" for f, t in told[:-1])
 
 
-def test_jobs_run_in_order_and_poll_tells_their_ends(shared):
-    jobs = [shared.run("echo", value=n) for n in range(5)]
+def test_jobs_run_in_order_and_poll_tells_their_ends(shared_engine):
+    jobs = [shared_engine.run("echo", value=n) for n in range(5)]
     ended = []
     end = time.monotonic() + 20
     while len(ended) < 5 and time.monotonic() < end:
-        ended += shared.poll()
+        ended += shared_engine.poll()
     assert ended == jobs
     assert [j.result for j in jobs] == list(range(5))
-    assert shared.poll() == []
-    assert not shared.busy
+    assert shared_engine.poll() == []
+    assert not shared_engine.busy
 
 
-def test_poll_and_submit_never_block(shared):
-    shared.wait(shared.run("echo", value=1))
+def test_poll_and_submit_never_block(shared_engine):
+    shared_engine.wait(shared_engine.run("echo", value=1))
     seconds, value = [], np.zeros(1 << 20, np.uint8)
-    job = shared.run("nap", seconds=0.4)
-    shared.run("echo", value=value)
+    job = shared_engine.run("nap", seconds=0.4)
+    shared_engine.run("echo", value=value)
     while not job.finished:
         start = time.perf_counter()
-        shared.poll()
+        shared_engine.poll()
         seconds.append(time.perf_counter() - start)
         time.sleep(0.005)
     assert len(seconds) > 10
     assert sorted(seconds)[-3] < 0.02  # a busy machine may take the processor away from two of them
-    until(shared, lambda: not shared.busy)
+    until(shared_engine, lambda: not shared_engine.busy)
 
 
-def test_print_in_the_worker_does_not_break_the_protocol(shared):
-    assert shared.wait(shared.run("chatter"), timeout=20) == "said"
-    assert "noise that must not reach the protocol" in shared.stderr_tail
-    assert len(shared.stderr_tail) < 100_000
-    assert shared.wait(shared.run("echo", value="next")) == "next"
+def test_print_in_the_worker_does_not_break_the_protocol(shared_engine):
+    assert shared_engine.wait(shared_engine.run("chatter"), timeout=20) == "said"
+    assert "noise that must not reach the protocol" in shared_engine.stderr_tail
+    assert len(shared_engine.stderr_tail) < 100_000
+    assert shared_engine.wait(shared_engine.run("echo", value="next")) == "next"
 
 
-def test_a_client_that_does_not_poll_does_not_hold_the_worker_up(shared, monkeypatch):
+def test_a_client_that_does_not_poll_does_not_hold_the_worker_up(shared_engine, monkeypatch):
     """20000 progress messages of 300 bytes fill a pipe 90 times; of those that wait only the last is kept."""
-    received, original = [], shared._handle_job
-    monkeypatch.setattr(shared, "_handle_job", lambda message, job: (received.append(message.kind), original(message, job)))
-    job = shared.run("many_steps")
+    received, original = [], shared_engine._handle_job
+    monkeypatch.setattr(shared_engine, "_handle_job", lambda message, job: (received.append(message.kind), original(message, job)))
+    job = shared_engine.run("many_steps")
     time.sleep(2.0)
     start = time.monotonic()
-    until(shared, lambda: job.finished)
+    until(shared_engine, lambda: job.finished)
     assert job.result == "counted"
     assert time.monotonic() - start < 5.0
     assert received[-1] == "done"
@@ -146,16 +134,16 @@ def test_real_registration_is_that_of_the_call_in_this_process():
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
-def test_bad_input_keeps_its_three_fields(shared):
+def test_bad_input_keeps_its_three_fields(shared_engine):
     with pytest.raises(FluoroGuideError) as caught:
-        shared.wait(shared.run("bad_input"))
+        shared_engine.wait(shared_engine.run("bad_input"))
     error = caught.value
     assert (error.what, error.value, error.next_step) == ("The X-ray has no pixel spacing", 0.5, "Enter it in the C-arm card")
 
 
-def test_unexpected_error_is_one_sentence_and_a_log_without_names(shared):
-    job = shared.run("surprise")
-    until(shared, lambda: job.finished)
+def test_unexpected_error_is_one_sentence_and_a_log_without_names(shared_engine):
+    job = shared_engine.run("surprise")
+    until(shared_engine, lambda: job.finished)
     assert job.state == "failed"
     assert "KeyError" in str(job.error)
     assert "Traceback" not in str(job.error)
@@ -170,10 +158,10 @@ def test_unexpected_error_is_one_sentence_and_a_log_without_names(shared):
     ("no_such_task", {}, "does not know this task"), ("unsendable", {}, "cannot be sent"), ("echo", {"value": object()}, "cannot be sent"),
     ("echo", {"nonsense": 1}, "TypeError"),
 ])
-def test_what_does_not_work_is_said(shared, task, arguments, text):
+def test_what_does_not_work_is_said(shared_engine, task, arguments, text):
     with pytest.raises(FluoroGuideError, match=text):
-        shared.wait(shared.run(task, **arguments))
-    assert shared.wait(shared.run("echo", value=1)) == 1
+        shared_engine.wait(shared_engine.run(task, **arguments))
+    assert shared_engine.wait(shared_engine.run("echo", value=1)) == 1
 
 
 def test_missing_module_and_wrong_version_fail_the_start(monkeypatch):
@@ -203,11 +191,11 @@ def test_no_second_slicer_is_started(tmp_path):
 
 
 @POSIX
-def test_only_tasks_that_say_so_give_way(shared):
+def test_only_tasks_that_say_so_give_way(shared_engine):
     from FluoroGuideLib.engine import live_tasks
 
-    shared.wait(shared.run("echo", value=1))
-    assert os.getpriority(os.PRIO_PROCESS, shared.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
+    shared_engine.wait(shared_engine.run("echo", value=1))
+    assert os.getpriority(os.PRIO_PROCESS, shared_engine.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0)
     assert not getattr(live_tasks, "GIVES_WAY", False)
 
 
@@ -224,29 +212,29 @@ def test_environment_of_the_worker(monkeypatch):
 
 
 # ---- cancel -------------------------------------------------------------------------------------------------------
-def test_cancel_a_running_and_a_queued_job(shared):
-    pid, took = shared.worker_pid, []
+def test_cancel_a_running_and_a_queued_job(shared_engine):
+    pid, took = shared_engine.worker_pid, []
     for _ in range(3):
-        running, queued = shared.run("nap", seconds=30), shared.run("echo", value=1)
-        until(shared, lambda job=running: job.state == "running")
+        running, queued = shared_engine.run("nap", seconds=30), shared_engine.run("echo", value=1)
+        until(shared_engine, lambda job=running: job.state == "running")
         time.sleep(0.1)
-        shared.cancel(queued)
+        shared_engine.cancel(queued)
         assert queued.state == "cancelled"
         start = time.monotonic()
-        shared.cancel(running)
-        until(shared, lambda job=running: job.finished)
+        shared_engine.cancel(running)
+        until(shared_engine, lambda job=running: job.finished)
         took.append(time.monotonic() - start)
         assert running.state == "cancelled"
         assert isinstance(running.error, CancelledError)
     assert min(took) < 0.2
     assert max(took) < 1.0
-    assert shared.wait(shared.run("echo", value=2)) == 2
-    assert shared.worker_pid == pid  # not killed
+    assert shared_engine.wait(shared_engine.run("echo", value=2)) == 2
+    assert shared_engine.worker_pid == pid  # not killed
 
 
-def test_worker_that_ignores_a_cancel_is_replaced_and_keeps_the_volume(volume):
+def test_worker_that_ignores_a_cancel_is_replaced_and_keeps_the_volume(engine_volume):
     with make(cancel_grace_seconds=0.3) as engine:
-        before = engine.wait(engine.run("volume_facts", volume=volume))
+        before = engine.wait(engine.run("volume_facts", volume=engine_volume))
         job = engine.run("stubborn")
         until(engine, lambda: job.text)
         start = time.monotonic()
@@ -255,31 +243,31 @@ def test_worker_that_ignores_a_cancel_is_replaced_and_keeps_the_volume(volume):
         assert job.state == "cancelled"
         assert time.monotonic() - start < 0.8
         until(engine, lambda: engine.ready)  # a new one comes up unasked
-        after = engine.wait(engine.run("volume_facts", volume=volume))
+        after = engine.wait(engine.run("volume_facts", volume=engine_volume))
         assert after[1:] == before[1:] == ["pelvis.nrrd", [40, 30, 20], {3: "L1"}]
         assert after[0] != before[0]
         assert engine.starts == 2
 
 
-def test_register_is_cancelled_by_its_callback_by_timeout_and_by_an_exception(volume, images):
+def test_register_is_cancelled_by_its_callback_by_timeout_and_by_an_exception(engine_volume, images):
     with make() as engine:
         with pytest.raises(CancelledError):
-            engine.register(volume, images, options={"pause": 0.2}, cancelled=lambda: True)
+            engine.register(engine_volume, images, options={"pause": 0.2}, cancelled=lambda: True)
         with pytest.raises(FluoroGuideError, match=r"longer than allowed \(0\.3 s\)"):
-            engine.register(volume, images, options={"pause": 0.2}, timeout=0.3)
+            engine.register(engine_volume, images, options={"pause": 0.2}, timeout=0.3)
 
         def interrupt(fraction, text):
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            engine.register(volume, images, options={"pause": 0.2}, progress=interrupt)
+            engine.register(engine_volume, images, options={"pause": 0.2}, progress=interrupt)
         assert engine.wait(engine.run("echo", value=3)) == 3
         assert engine.starts == 1
 
 
-def test_a_cancelled_job_is_over_for_its_owner_at_once_and_its_late_result_is_dropped(volume):
+def test_a_cancelled_job_is_over_for_its_owner_at_once_and_its_late_result_is_dropped(engine_volume):
     with make() as engine:
-        engine.wait(engine.run("volume_facts", volume=volume))
+        engine.wait(engine.run("volume_facts", volume=engine_volume))
         pid, job = engine.worker_pid, engine.run("hold_interpreter", seconds=0.8)  # it answers nothing for so long
         until(engine, lambda: job.progress == 0.5)  # it began: a job cancelled before never runs
         start = time.monotonic()
@@ -288,7 +276,7 @@ def test_a_cancelled_job_is_over_for_its_owner_at_once_and_its_late_result_is_dr
         assert time.monotonic() - start < 0.25
         assert job.state == "cancelled"
         assert engine.busy
-        assert engine.wait(engine.run("volume_facts", volume=volume))[0] == pid  # not killed: it came back in time
+        assert engine.wait(engine.run("volume_facts", volume=engine_volume))[0] == pid  # not killed: it came back in time
         assert (job.state, job.result) == ("cancelled", None)
 
 

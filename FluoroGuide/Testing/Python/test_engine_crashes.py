@@ -10,25 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_case import HERE, LIBRARY, POSIX, folders, gone, make, small_volume, until
+from engine_case import HERE, LIBRARY, POSIX, folders, gone, make, until
 
 from FluoroGuideLib.engine import client as client_module
 from FluoroGuideLib.engine.exchange import storage_roots
 from FluoroGuideLib.errors import FluoroGuideError
 
 
-@pytest.fixture(scope="module")
-def volume():
-    return small_volume()
-
-
 # ---- crash --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("threaded", [False, True], ids=["polled", "threads"])
-def test_crash_fails_one_job_and_the_next_one_works(volume, threaded):
+def test_crash_fails_one_job_and_the_next_one_works(engine_volume, threaded):
     before = folders()
     with make(threaded_pipes=threaded) as engine:
-        engine.wait(engine.run("volume_facts", volume=volume))
-        broken, after = engine.run("crash", code=9), engine.run("volume_facts", volume=volume)
+        engine.wait(engine.run("volume_facts", volume=engine_volume))
+        broken, after = engine.run("crash", code=9), engine.run("volume_facts", volume=engine_volume)
         until(engine, lambda: after.finished)
         assert broken.state == "failed"
         assert "stopped unexpectedly (exit code 9)" in str(broken.error)
@@ -208,10 +203,10 @@ def test_writing_to_a_dead_worker_where_sigpipe_is_not_ignored():
     assert err == ""
 
 
-def test_close_is_quick_final_and_leaves_nothing(volume):
+def test_close_is_quick_final_and_leaves_nothing(engine_volume):
     before = folders()
     engine = make()
-    engine.set_volume(volume)
+    engine.set_volume(engine_volume)
     until(engine, lambda: engine.ready)
     pid, job = engine.worker_pid, engine.run("nap", seconds=30)
     start = time.monotonic()

@@ -13,6 +13,7 @@ from FluoroGuideLib.evaluation.simulate import SimulationOptions, move_surroundi
 from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
+from FluoroGuideLib.registration import parts
 from FluoroGuideLib.registration.bodies import BodiesLevel, PartLevel
 from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.parts import Part, PartOptions, _Candidate, _elsewhere, label_distance
@@ -96,11 +97,31 @@ def test_candidates_at_one_place_are_one_however_they_are_turned() -> None:
     assert [k.explained for k in kept] == [0.2, 0.1]  # 24 mm away, but its bone explains only a fifth of what the best one's does
 
 
-def test_a_long_bone_is_looked_at_about_its_centre(moved: Moved) -> None:
+def level_at_truth(moved: Moved, spec: PartLevel) -> tuple[BodiesLevel, np.ndarray]:
+    """A level of L3 that looks where it is, and its centre."""
     part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
     center = rigid.apply(moved.truth, moved.target)
-    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1, 20.0)
-    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    pictures = Level(part.projectors(spec.pixel_mm)[0], moved.images, center, spec.pixel_mm, spec.radius)
+    return BodiesLevel(part, pictures, spec, moved.truth, center), center
+
+
+def test_a_bone_that_leaves_the_pictures_on_the_way_is_in_none(moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the border a fine level may see none of what a coarse one saw: no pose of its own then, and no traceback."""
+    made = parts.bodies_level
+
+    def seen_coarsely(part: Part, images: list, spec: PartLevel, *rest: object) -> BodiesLevel:
+        level = made(part, images, spec, *rest)
+        level.views = level.views if spec.pixel_mm > 1 else []
+        return level
+
+    monkeypatch.setattr(parts, "bodies_level", seen_coarsely)
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    options = PartOptions(levels=(PartLevel(3.0, 2, 1.0, 6.0, 1, 2), PartLevel(1.0, 3, 0.7, 4.0, 1, 1)), candidates=2, first=1)
+    assert parts.register_part(part, moved.images, moved.truth, options) is None
+
+
+def test_a_long_bone_is_looked_at_about_its_centre(moved: Moved) -> None:
+    level, center = level_at_truth(moved, PartLevel(2.0, 3, 1.0, 6.0, 1, 1, 20.0))
     for view in level.views:
         column, row = view.view.project(center)[0]
         r, c = np.nonzero(view.weight)
@@ -108,10 +129,7 @@ def test_a_long_bone_is_looked_at_about_its_centre(moved: Moved) -> None:
 
 
 def test_derivatives_of_both_poses_agree_with_differences(moved: Moved) -> None:
-    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
-    center = rigid.apply(moved.truth, moved.target)
-    spec = PartLevel(3.0, 4, 1.0, 20.0, 1, 1)
-    level = BodiesLevel(part, Level(part.projectors(3.0)[0], moved.images, center, 3.0, 4), spec, moved.truth, center)
+    level, center = level_at_truth(moved, PartLevel(3.0, 4, 1.0, 20.0, 1, 1))
     poses = (moved.truth, rigid.perturb(moved.truth, [0.01, 0.02, -0.01, 2, -1, 3], center))
     gradient = level.evaluate(poses).gradient
     for p in (1, 3, 4, 5, 8, 9, 10, 11):
@@ -123,10 +141,7 @@ def test_derivatives_of_both_poses_agree_with_differences(moved: Moved) -> None:
 
 def test_a_bone_that_is_elsewhere_is_missing_its_own_shadow(moved: Moved) -> None:
     """The surroundings moved 8 mm: with the bone left behind among them everything but the bone fits."""
-    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
-    center = rigid.apply(moved.truth, moved.target)
-    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1)
-    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    level, center = level_at_truth(moved, PartLevel(2.0, 3, 1.0, 6.0, 1, 1))
     there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
     right, wrong = min(bone_shares(level, (there, moved.truth))), min(bone_shares(level, (away, moved.truth)))
     assert right > 0.82 > wrong
@@ -134,10 +149,7 @@ def test_a_bone_that_is_elsewhere_is_missing_its_own_shadow(moved: Moved) -> Non
 
 def test_a_bone_explains_most_where_it_is(moved: Moved) -> None:
     """The squared partial correlation, against one from two regressions; it falls where the bone is elsewhere, and a wrong sign explains nothing."""
-    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
-    center = rigid.apply(moved.truth, moved.target)
-    spec = PartLevel(2.0, 3, 1.0, 6.0, 1, 1)
-    level = BodiesLevel(part, Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3), spec, moved.truth, center)
+    level, center = level_at_truth(moved, PartLevel(2.0, 3, 1.0, 6.0, 1, 1))
     there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
     right, wrong = (level.at(p).explained((p, moved.truth)) for p in (there, away))
     assert 0.05 < right < 1.0
