@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from FluoroGuideLib.engine.client import EngineClient
-from FluoroGuideLib.engine.exchange import Exchange
+from FluoroGuideLib.engine.exchange import Exchange, storage_roots
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parents[1]
@@ -71,8 +71,9 @@ Exchange.create = classmethod(_noted)  # other test processes make such folders 
 
 
 def folders():
-    """The exchange folders on disk that engines of this process made."""
-    return {folder for folder in _made if folder.exists()}
+    """The exchange folders on disk that engines of this process made (a test's folder of dead ones is none of them)."""
+    roots = storage_roots()
+    return {folder for folder in _made if folder.parent in roots and folder.exists()}
 
 
 def same(a, b):
