@@ -39,8 +39,8 @@ def whole_answer(task: Task, best: Refined, others: list[Refined], level: Level,
     center = center_in_isocenter(best.pose, task.point_lps_mm)
     masked = level.without_unknown(task.moving.beyond(), best.pose)
     covariance = _widened(task, looks_at(masked, best.pose, center).covariance(center), center)
-    if task.moving.cut_at_the_sides and task.moving.shows_bone:
-        covariance = field_not_recognised(covariance, best.evaluation.similarity)
+    if task.moving.shows_a_part:
+        covariance = field_not_recognised(covariance, best.evaluation.explained_there)
     return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
 
 
@@ -132,8 +132,7 @@ def _judged(
     if seen is not None and bone is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
         seen = dataclasses.replace(seen, alone_mm=(), bone=bone[0], bone_explained=bone[1])
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    kind = {"part": bone is not None, "field": task.moving.cut_at_the_sides}
-    findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
+    findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, part=bone is not None)
     beyond = () if task.carm is None else task.carm.beyond_tolerance()
     findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))
     if flat and len(views) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,10 +75,10 @@ def evidence(
     def level_of(some: Sequence[XrayImage], millimetres: float, radius: int, at: np.ndarray) -> Level:
         for image in some:
             if (id(image), millimetres) not in prepared:
-                prepared[id(image), millimetres] = image, Level(moving.projector(millimetres), [image], center, millimetres, radius)
+                made = Level(moving.projector(millimetres), [image], center, millimetres, radius, partial=moving.shows_a_part)
+                prepared[id(image), millimetres] = image, made
         singles = [prepared[id(image), millimetres][1] for image in some]
-        level = copy.copy(singles[0])
-        level.views = [view for single in singles for view in single.views]
+        level = singles[0].with_views([view for single in singles for view in single.views])
         return level.without_unknown(beyond, at)
 
     def refined(some: Sequence[XrayImage], start: np.ndarray, coarse: int, fine: int) -> Refined:
@@ -115,14 +114,14 @@ def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayIm
     """Cost ratio and distance of the best pose one or two vertebrae up or down."""
     axis = pose[:3, 2]  # the patient's long axis in the isocentre frame
     steps = np.arange(LEVEL_LEAST_MM, LEVEL_REACH_MM + 1e-6, LEVEL_STEP_MM)
-    here, best = refined(images, pose, 0, 2).evaluation.rank, (np.inf, 0.0)
+    here, best = refined(images, pose, 0, 2).evaluation, (np.inf, 0.0)
     for sign in (-1.0, 1.0):
         poses = [motion(np.r_[0, 0, 0, sign * s * axis], center) @ pose for s in steps]
         costs = [level_of(images, COARSE_MM, COARSE_RADIUS, p).evaluate(p, center, derivatives=False).rank for p in poses]
         found = refined(images, poses[int(np.argmin(costs))], 5, 5)
         gone = float(np.linalg.norm((found.pose @ np.linalg.inv(pose) @ np.r_[center, 1.0])[:3] - center))
         if gone > 0.6 * LEVEL_LEAST_MM:  # else it came back
-            best = min(best, (found.evaluation.rank / here, gone))
+            best = min(best, (found.evaluation.worse(here), gone))
     return best
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .narrow_field import TOLERANCE, in_rounds
 from .refine import Refined, distinct, pose_distance_mm, refine
 from .search import Candidate, Found, center_in_isocenter, rotation_grid, search
 from .similarity import Level
@@ -26,13 +27,11 @@ TOO_FAR = 2.0
 """A candidate that ends farther from the first one than this many times the search's reach is given up."""
 SETTLED = 0.3
 """A pose rests when a refinement moved it by less than this part of a pixel."""
-TOLERANCE = 0.015
-"""Step at which a refinement stops, as a part of the pixel size."""
 
 
 def make_level(task: Task, spec: LevelOptions, center_mm: np.ndarray) -> Level:
     """All views of a task on one level of the pyramid."""
-    return Level(task.moving.projector(spec.pixel_mm), task.images, center_mm, spec.pixel_mm, spec.radius)
+    return Level(task.moving.projector(spec.pixel_mm), task.images, center_mm, spec.pixel_mm, spec.radius, partial=task.moving.shows_a_part)
 
 
 def coarse_to_fine(task: Task, start: np.ndarray) -> tuple[Refined, list[Refined], Level]:
@@ -58,7 +57,7 @@ def refine_pool(task: Task, pool: list) -> tuple[Refined, list[Refined], Level]:
         })
         pool = distinct(_within_reach(task, refined, pool[0].pose), center, 1.5, spec.keep)
         if number > 0:
-            pool = [r for r in pool if r.evaluation.rank <= CLEARLY_WORSE * pool[0].evaluation.rank]
+            pool = [r for r in pool if r.evaluation.worse(pool[0].evaluation) <= CLEARLY_WORSE]
     return pool[0], [r for r in refined if r is not pool[0]], level
 
 
@@ -123,6 +122,8 @@ def refine_all(task: Task, level: Level, spec: LevelOptions, pool: list) -> list
     beyond, cancelled = task.moving.beyond(), task.cancelled
 
     def one(candidate: Candidate | Refined) -> Refined:
+        if task.moving.shows_a_part:
+            return in_rounds(task, level, spec, candidate.pose)
         center = center_in_isocenter(candidate.pose, task.point_lps_mm)
         masked = level.without_unknown(beyond, candidate.pose)
         return refine(masked, candidate.pose, center, spec.iterations, tolerance_mm=TOLERANCE * spec.pixel_mm, cancelled=cancelled, prior=task.prior)
@@ -148,4 +149,4 @@ def refine_all(task: Task, level: Level, spec: LevelOptions, pool: list) -> list
 def _going_on(refined: list[Refined], level: Level, spec: LevelOptions, task: Task) -> list[Refined]:
     """The few that are worth settling."""
     center = center_in_isocenter(refined[0].pose, task.point_lps_mm)
-    return [r for r in distinct(refined, center, 1.5, spec.keep) if r.evaluation.rank <= CLEARLY_WORSE * refined[0].evaluation.rank]
+    return [r for r in distinct(refined, center, 1.5, spec.keep) if r.evaluation.worse(refined[0].evaluation) <= CLEARLY_WORSE]

@@ -197,7 +197,7 @@ class CArmLevel:
         jacobian = np.concatenate([jacobian, carm[self.free[number]]])
         moving, inverse_std, mean = fixed.normalize(image)
         fixed.kernels.local_normalize_jacobian(jacobian, fixed.mask, fixed.inverse_count, fixed.radius, moving, inverse_std, mean)
-        return fixed, moving, jacobian
+        return fixed, *fixed.fitted(moving, jacobian)
 
     def evaluate(self, state: State) -> Evaluation:
         """Cost and equations with the priors."""

@@ -20,6 +20,7 @@ from .findings import Finding
 from .geometry_error import CArmEstimate, CArmTolerance
 from .mr import is_mr, judged_as_mr, moving_of, mr_options, mr_part, mr_prior
 from .mr_search import mr_coarse_to_fine
+from .narrow_field import for_narrow_fields
 from .parts import Part, PartOptions, make_part
 from .prior import PosePrior
 from .result import Registration
@@ -28,8 +29,6 @@ from .second_look import WEAK_SIMILARITY, is_weak, look_again
 from .volume import MovingVolume
 from .with_carm import register_with_carm
 
-NARROW_PIXEL_MM = 4.0
-"""Pixels of the coarsest level for a volume with a narrow field of view."""
 Progress = Callable[[float, str], None]
 
 
@@ -143,7 +142,7 @@ def register(
     """
     options = options or Options()
     moving = moving_of(volume, options.backend)
-    options = _for_narrow_fields(options) if moving.cut_at_the_sides else options
+    options = for_narrow_fields(options, moving.shows_a_part) if moving.cut_at_the_sides else options
     point, on_mr = _reference_point(moving.volume, targets), is_mr(moving.volume)
     if on_mr:
         options, part = mr_options(options), mr_part(moving.volume, part, point)
@@ -183,14 +182,6 @@ def register(
         **result, history=tuple(task.history), seconds=time.perf_counter() - began, projections_rendered=moving.projections - rendered,
     )
     return judged_as_mr(answer, moving.volume, targets) if on_mr else answer
-
-
-def _for_narrow_fields(options: Options) -> Options:
-    """A finer coarsest level: what a narrow field shows is a band in the X-ray, and large windows find no room in it."""
-    first, *rest = options.levels
-    if first.pixel_mm <= NARROW_PIXEL_MM or not options.search:
-        return options
-    return dataclasses.replace(options, levels=(dataclasses.replace(first, pixel_mm=NARROW_PIXEL_MM), *rest))
 
 
 def _prepare(projector: object, images: list[XrayImage], pose: np.ndarray) -> None:

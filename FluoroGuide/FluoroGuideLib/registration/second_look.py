@@ -26,6 +26,9 @@ Answer = tuple[Refined, list[Refined], Level]
 """Best pose, rivals, finest level."""
 WEAK_SIMILARITY = 0.5
 """An answer whose worst view is less similar than this is looked at again."""
+WEAK_EXPLAINED = 0.15
+"""The same for a volume that shows a part: how much it explains.  Of 24 right first answers (dark pelvis, seeds below 1000) two explain less,
+both wrong ones 0.03."""
 DEPTH_REACH_MM, DEPTH_STEP_MM = 60.0, 4.0
 """Depths along a view's ray that are tried with the other views."""
 DEPTHS_KEPT = 4
@@ -38,6 +41,8 @@ FINER_KEEP = 6
 
 def is_weak(best: Refined, limit: float = WEAK_SIMILARITY) -> bool:
     """Whether a pose explains one of the views so badly that it may be in the wrong basin."""
+    if best.evaluation.nothing:
+        return limit > 0 and best.evaluation.explained_there < WEAK_EXPLAINED
     return min(best.evaluation.similarity, default=0.0) < limit
 
 

@@ -2,12 +2,16 @@
 
 Each image is normalised by the mean and deviation of a masked box window; the residual is DRR minus X-ray.  That removes
 what differs between them without meaning anything for the pose: grey-value mapping, beam hardening, scatter, exposure.
+
+A volume that shows only a part of what casts the X-ray's shadows (a narrow field, cut out of the body) predicts only a part of them.  The
+DRR is then taken times the factor, of each view, that explains most of the X-ray: with a factor of one, a pose whose DRR is flat or
+whose volume has left the picture would fit better than a right one whose correlation is below a half.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +23,9 @@ FLOOR_FACTOR = 0.15
 """Part of the root mean local variance added to each local deviation, so that flat regions are not blown up."""
 MIN_WINDOW_FILL = 0.5
 """Pixels whose window is emptier than this (outside the mask) are normalised but do not vote."""
+
+LEAST_GAIN = 0.05
+"""Least factor of a DRR that shows a part: with none at all it would not be drawn anywhere."""
 
 UNSURE_MM = 6.0
 """Border of a scan's end that is left out with what lies beyond (one or two pixels): the pose still moves while its mask stays, and pixels
@@ -40,6 +47,10 @@ class Evaluation:
         6x6 and (6,) for (rx, ry, rz in rad, tx, ty, tz in mm); None when not asked for.
     similarity
         Per view: weighted correlation of the locally normalised images, -1..1.
+    nothing
+        The rank of predicting nothing, where the volume shows a part; 0 where that is not asked.
+    known
+        Part of it that pixels cost whose rays the volume knows.
     """
 
     cost: float
@@ -47,6 +58,24 @@ class Evaluation:
     hessian: np.ndarray | None
     gradient: np.ndarray | None
     similarity: tuple[float, ...]
+    nothing: float = 0.0
+    known: float = 1.0
+
+    @property
+    def explained(self) -> float:
+        """Part of the X-rays' cost that a volume showing a part explains (0: as much as nothing, at most 1); NaN where that is not asked."""
+        return 1.0 - self.rank / self.nothing if self.nothing > 0 else np.nan
+
+    @property
+    def explained_there(self) -> float:
+        """The same of what pixels cost whose rays the volume knows: how well it is recognised, however little of the X-ray it covers."""
+        return self.explained / max(self.known, 1e-6)
+
+    def worse(self, best: Evaluation) -> float:
+        """How many times worse than ``best``: ratio of ranks; where the volume shows a part, of what is explained."""
+        if not (self.nothing > 0 and best.nothing > 0):
+            return self.rank / best.rank
+        return best.explained / max(self.explained, 1e-6)
 
     @property
     def correlation(self) -> float:
@@ -82,10 +111,12 @@ class FixedView:
         Half-width of the normalisation window in pixels.
     kernels
         Kernel module (:func:`projection.joseph.kernels`).
+    partial
+        Whether the volume shows only a part of what casts shadows here.
     """
 
-    def __init__(self, pixels: np.ndarray, mask: np.ndarray, view: CArmView, radius: int, kernels: object) -> None:
-        self.view, self.radius, self.kernels = view, radius, kernels
+    def __init__(self, pixels: np.ndarray, mask: np.ndarray, view: CArmView, radius: int, kernels: object, partial: bool = False) -> None:
+        self.view, self.radius, self.kernels, self.partial = view, radius, kernels, partial
         self.pixels = np.ascontiguousarray(pixels, np.float32)
         self.full_mask = _eroded(mask)
         self.distances = pixel_distances(view)
@@ -110,7 +141,7 @@ class FixedView:
         other.set_mask(self.mask.astype(bool) & ~mask)
         lost = np.where(other.weight > 0, 0, self.weight)
         other.lost_votes = self.lost_votes + float(lost.sum())
-        other.lost_cost = self.lost_cost + float((lost * cauchy2 * np.log1p(2 * self.fixed**2 / cauchy2)).sum())
+        other.lost_cost = self.lost_cost + float((lost * cauchy2 * np.log1p((1 if self.partial else 2) * self.fixed**2 / cauchy2)).sum())
         return other
 
     def cropped(self, rows: slice, columns: slice, weight: np.ndarray) -> FixedView:
@@ -130,6 +161,21 @@ class FixedView:
         self.kernels.local_normalize(image, self.mask, self.inverse_count, self.radius, FLOOR_FACTOR, out, inverse_std, mean)
         return out, inverse_std, mean
 
+    def gain(self, moving: np.ndarray) -> np.float32:
+        """The factor that a normalised DRR (rows, columns) is taken times: 1, or what explains most where the volume shows a part."""
+        if not self.partial:
+            return np.float32(1.0)
+        weighted = self.weight * moving
+        product, square = float(np.vdot(weighted, self.fixed)), float(np.vdot(weighted, moving))
+        return np.float32(min(1.0, max(LEAST_GAIN, product / max(square, 1e-12))))
+
+    def fitted(self, moving: np.ndarray, jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A normalised DRR and its derivative (P, rows, columns) times the :meth:`gain`."""
+        if not self.partial:
+            return moving, jacobian
+        gain = self.gain(moving)
+        return gain * moving, gain * jacobian
+
 
 class Level:
     """All views at one resolution, with the volume prepared for it.
@@ -148,16 +194,27 @@ class Level:
         Half-width of the normalisation window, pixels.
     cauchy
         Residual at which a pixel's influence is halved (local deviations).
+    partial
+        Whether the volume shows only a part of what casts the shadows.
     """
 
     def __init__(
         self, projector: Projector, images: list[XrayImage], point_mm: np.ndarray, pixel_mm: float, radius: int, cauchy: float = 1.0,
+        partial: bool = False,
     ) -> None:
         self.projector, self.pixel_mm, self.cauchy2 = projector, pixel_mm, cauchy**2
-        self.views = []
+        self.views: list[FixedView] = []
         for image in images:
             pixels, mask, view = block_mean(image, shrink_factor(image, point_mm, pixel_mm))
-            self.views.append(FixedView(pixels, mask, view, radius, projector.kernels))
+            self.views.append(FixedView(pixels, mask, view, radius, projector.kernels, partial))
+        self.nothing = sum(self._cost_of_nothing()) if partial else 0.0
+
+    def with_views(self, views: list[FixedView]) -> Level:
+        """This level with other views, each of a level of the same pixels."""
+        other = copy.copy(self)
+        other.views = views
+        other.nothing = sum(other._cost_of_nothing()) if self.nothing else 0.0
+        return other
 
     def without_unknown(self, beyond: Projector | None, pose: np.ndarray) -> Level:
         """This level without the rays that, at ``pose``, pass through body beyond the scan."""
@@ -184,12 +241,24 @@ class Level:
                 self._add_cost(fixed, pose, sums)
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
-        return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
+        found = summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
+        if not self.nothing:
+            return found
+        # which pixels are known changes what nothing costs a little: poses are compared by the part of it that they save
+        known, lost = self._cost_of_nothing()
+        here = max(known + lost, 1e-12)
+        return replace(found, rank=found.rank * self.nothing / here, nothing=self.nothing, known=known / here)
+
+    def _cost_of_nothing(self) -> tuple[float, float]:
+        """What predicting nothing costs, per pixel of the X-rays: in those whose rays are known, and in the others."""
+        votes = max(1.0, sum(float(v.weight.sum()) + v.lost_votes for v in self.views))
+        known = sum(float((v.weight * self.cauchy2 * np.log1p(v.fixed**2 / self.cauchy2)).sum()) for v in self.views)
+        return known / votes, sum(v.lost_cost for v in self.views) / votes
 
     def _add_equations(
         self, fixed: FixedView, pose: np.ndarray, center_mm: np.ndarray, hessian: np.ndarray, gradient: np.ndarray, sums: np.ndarray,
     ) -> None:
-        moving, jacobian = self.normalized_with_jacobian(fixed, pose, center_mm)
+        moving, jacobian = fixed.fitted(*self.normalized_with_jacobian(fixed, pose, center_mm))
         self.projector.kernels.normal_equations(jacobian, moving, fixed.fixed, fixed.weight, self.cauchy2, hessian, gradient, sums)
 
     def _add_cost(self, fixed: FixedView, pose: np.ndarray, sums: np.ndarray) -> None:
@@ -206,6 +275,8 @@ class Level:
 def add_cost(fixed: FixedView, image: np.ndarray, cauchy2: float, sums: np.ndarray) -> None:
     """Add a DRR's cost and products to ``sums`` (5,): what ``normal_equations`` does, without derivatives."""
     moving, *_ = fixed.normalize(image)
+    if fixed.partial:
+        moving *= fixed.gain(moving)
     residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
     sums += [
         (w * cauchy2 * np.log1p(residual**2 / cauchy2)).sum(), (w * moving * fixed.fixed).sum(),

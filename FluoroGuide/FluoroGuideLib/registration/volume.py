@@ -282,6 +282,11 @@ class MovingVolume:
         return self._beyond[0]
 
     @property
+    def shows_a_part(self) -> bool:
+        """Whether X-rays of the body show much that the volume does not: a narrow field of CT or CBCT."""
+        return self.cut_at_the_sides and self.shows_bone
+
+    @property
     def projections(self) -> int:
         """Number of DRRs rendered so far."""
         others = [p for p in self._beyond if p is not None]

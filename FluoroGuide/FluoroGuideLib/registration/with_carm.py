@@ -59,9 +59,7 @@ def _without_unknown(level: object, beyond: object, poses: list[np.ndarray]) -> 
     if beyond is None:
         return level
     masked = [level.without_unknown(beyond, pose).views[n] for n, pose in enumerate(poses)]
-    other = level.without_unknown(beyond, poses[0])
-    other.views = masked
-    return other
+    return level.with_views(masked)
 
 
 def _each_view(task: object, start: np.ndarray, coarse_to_fine: Callable) -> list[Found]:

@@ -168,10 +168,18 @@ def test_findings_come_once_worst_first_and_say_what_they_are() -> None:
     assert told(found)["reasons"][6] == "Another pose, 9 mm away, fits almost as well."
 
 
-def test_a_narrow_field_may_look_less_like_the_xray_but_not_unlike_it() -> None:
-    """Half of the shadow is cast by what was cut off; where a view shows next to nothing of the field the pose may be anywhere."""
-    best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (0.45, 0.9)), 0)
-    assert [verdict_of(judge(best, [], [0.5], 1.0, 2, np.zeros(3), field=f)) for f in (False, True)] == ["warn", "pass"]
-    np.testing.assert_allclose(field_not_recognised(np.eye(6), (0.45, 0.9)), np.eye(6))
-    np.testing.assert_allclose(np.diag(field_not_recognised(np.eye(6), (0.2, 0.9)))[3:], 1 + (0.5 * LOST_FIELD_MM) ** 2)
+def test_a_narrow_field_is_judged_by_what_it_explains() -> None:
+    """About half of the shadow is cast by what was cut off; where it explains next to nothing the pose may be anywhere."""
+
+    def verdict(explained: float, similarity: float, seen: Evidence | None = None) -> str:
+        best = Refined(np.eye(4), Evaluation(0.1, 0.4 * (1 - explained), None, None, (similarity, 0.9), nothing=0.4), 0)
+        return verdict_of(judge(best, [], [0.5], 1.0, 2, np.zeros(3), seen=seen, names=("A",)))
+
+    told_of = [verdict(*pair) for pair in ((0.2, 0.45), (0.09, 0.45), (0.05, 0.45), (0.09, 0.2), (0.2, 0.2))]
+    assert told_of == ["pass", "warn", "fail", "fail", "fail"]
+    assert [verdict(0.2, 0.45, Evidence(straight=(0.3,), mirrored=(m,))) for m in (0.44, 0.46, 0.56)] == ["pass", "warn", "fail"]
+    whole = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (0.45, 0.9)), 0)
+    assert verdict_of(judge(whole, [], [0.5], 1.0, 2, np.zeros(3))) == "warn"
+    np.testing.assert_allclose(field_not_recognised(np.eye(6), 0.11), np.eye(6))
+    np.testing.assert_allclose(np.diag(field_not_recognised(np.eye(6), 0.05))[3:], 1 + (0.5 * LOST_FIELD_MM) ** 2)
     np.testing.assert_allclose(np.diag(in_narrow_field(np.eye(6))), [FIELD_FACTOR**2] * 3 + [FIELD_FACTOR**2 + FIELD_MM**2] * 3)
