@@ -7,6 +7,9 @@ and obvious; the tests hold them together.
 Method: P. M. Joseph, "An improved algorithm for reprojecting rays through pixel images", IEEE TMI 1:192 (1982): one
 bilinear sample on each slice of the volume's main axis.  The volume is stored as 2x2 neighbourhoods of 8-bit values in
 one 32-bit word, so that a sample is a single load.
+
+The inner loops count in 32 bits from end to end: numba widens every product and shift of whole numbers to 64, which halves what a vector
+register holds (measured: 1.5 times as fast).  Neighbouring rays follow each other along the axis that is contiguous in memory.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from numba import njit
 
 F = np.float32
 U = np.uint64
+I32 = np.int32
+BYTE, FIRST, SECOND, THIRD = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
 OPTIONS = {"fastmath": True, "cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -33,6 +38,21 @@ def _clip_range(start, step, size, low, high):
     return max(low, p), min(high, q)
 
 
+@njit(inline="always")
+def _corners(flat, index):
+    """The four neighbours in the word at an int32 index, as floats: (a, b), (a, b + 1), (a + 1, b), (a + 1, b + 1)."""
+    word = flat[U(index)]  # not negative, so that no test for an index counted from the end is compiled
+    return F(I32(word & BYTE)), F(I32((word >> FIRST) & BYTE)), F(I32((word >> SECOND) & BYTE)), F(I32(word >> THIRD))
+
+
+@njit(inline="always")
+def _rays(mask, column_step, row_step):
+    """How to walk through the pixels: whether down the columns first, and the numbers of outer and inner steps."""
+    rows, cols = mask.shape
+    down = abs(column_step[2]) < abs(row_step[2])
+    return down, cols if down else rows, rows if down else cols
+
+
 @njit(**OPTIONS)
 def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, out):
     """Line integrals of one view.
@@ -42,10 +62,11 @@ def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, o
     """
     nk, na, nb = packed.shape
     flat = packed.ravel()
-    sa, sk = U(nb), U(nb * na)
-    rows, cols = out.shape
-    for r in range(rows):
-        for c in range(cols):
+    sa, sk = I32(nb), I32(nb * na)
+    down, outer, inner = _rays(mask, column_step, row_step)
+    for step in range(outer):
+        for place in range(inner):
+            r, c = (place, step) if down else (step, place)
             if mask[r, c] == 0:
                 out[r, c] = F(0.0)
                 continue
@@ -57,15 +78,15 @@ def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, o
             k0, k1 = _clip_range(a0, da, na, F(0.0), F(nk - 1))
             k0, k1 = _clip_range(b0, db, nb, k0, k1)
             total = F(0.0)
-            begin, end = np.int32(np.ceil(k0)), np.int32(np.floor(k1)) + np.int32(1)
+            begin, end = I32(np.ceil(k0)), I32(np.floor(k1)) + I32(1)
             for k in range(begin, end):
-                a = a0 + F(k) * da
-                b = b0 + F(k) * db
-                ia, ib = np.int32(a), np.int32(b)
+                slice_k = I32(k)
+                fk = F(slice_k)
+                a = a0 + fk * da
+                b = b0 + fk * db
+                ia, ib = I32(a), I32(b)
                 fa, fb = a - F(ia), b - F(ib)
-                word = np.int32(flat[U(k) * sk + U(ia) * sa + U(ib)])
-                p0, p1 = F(word & 255), F((word >> 8) & 255)
-                q0, q1 = F((word >> 16) & 255), F((word >> 24) & 255)
+                p0, p1, q0, q1 = _corners(flat, I32(I32(I32(slice_k * sk) + I32(ia * sa)) + ib))
                 x0 = p0 + fb * (p1 - p0)
                 x1 = q0 + fb * (q1 - q0)
                 total += x0 + fa * (x1 - x0)
@@ -86,12 +107,13 @@ def joseph_jacobian(packed, scale, source, first, column_step, row_step, lengths
     """
     nk, na, nb = packed.shape
     flat = packed.ravel()
-    sa, sk = U(nb), U(nb * na)
+    sa, sk = I32(nb), I32(nb * na)
     middle = F(nk // 2)
-    rows, cols = out.shape
+    down, outer, inner = _rays(mask, column_step, row_step)
     cx, cy, cz = world[0, 0], world[0, 1], world[0, 2]
-    for r in range(rows):
-        for c in range(cols):
+    for step in range(outer):
+        for place in range(inner):
+            r, c = (place, step) if down else (step, place)
             if mask[r, c] == 0:
                 out[r, c] = F(0.0)
                 for p in range(6):
@@ -106,16 +128,15 @@ def joseph_jacobian(packed, scale, source, first, column_step, row_step, lengths
             k0, k1 = _clip_range(a0, da, na, F(0.0), F(nk - 1))
             k0, k1 = _clip_range(b0, db, nb, k0, k1)
             total, ga, gb, ma, mb = F(0.0), F(0.0), F(0.0), F(0.0), F(0.0)
-            begin, end = np.int32(np.ceil(k0)), np.int32(np.floor(k1)) + np.int32(1)
+            begin, end = I32(np.ceil(k0)), I32(np.floor(k1)) + I32(1)
             for k in range(begin, end):
-                fk = F(k)
+                slice_k = I32(k)
+                fk = F(slice_k)
                 a = a0 + fk * da
                 b = b0 + fk * db
-                ia, ib = np.int32(a), np.int32(b)
+                ia, ib = I32(a), I32(b)
                 fa, fb = a - F(ia), b - F(ib)
-                word = np.int32(flat[U(k) * sk + U(ia) * sa + U(ib)])
-                p0, p1 = F(word & 255), F((word >> 8) & 255)
-                q0, q1 = F((word >> 16) & 255), F((word >> 24) & 255)
+                p0, p1, q0, q1 = _corners(flat, I32(I32(I32(slice_k * sk) + I32(ia * sa)) + ib))
                 e0, e1 = p1 - p0, q1 - q0
                 x0 = p0 + fb * e0
                 dx = q0 + fb * e1 - x0
