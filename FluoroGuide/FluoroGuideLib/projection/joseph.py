@@ -9,7 +9,6 @@ import numpy as np
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
-from ..geometry.rigid import inverse
 
 PADDING = 2  # voxels of zeros on every side, so that bilinear samples need no border test
 LEVELS_8BIT = 255
@@ -40,9 +39,10 @@ def kernels(name: str = "auto") -> object:
 
 def pixel_distances(view: CArmView) -> np.ndarray:
     """Distance in mm from the source to every pixel centre, float32 (rows, columns)."""
-    rows, cols = np.mgrid[: view.rows, : view.columns]
-    rays = view.first_pixel_mm + cols[..., None] * view.column_step_mm + rows[..., None] * view.row_step_mm - view.source_mm
-    return np.linalg.norm(rays, axis=-1).astype(np.float32)
+    column, row = np.arange(view.columns)[None], np.arange(view.rows)[:, None]
+    along = zip(view.first_pixel_mm - view.source_mm, view.column_step_mm, view.row_step_mm, strict=True)
+    squares = [(first + column * across + row * down) ** 2 for first, across, down in along]
+    return np.sqrt(squares[0] + squares[1] + squares[2]).astype(np.float32)
 
 
 class Projector:
@@ -88,15 +88,13 @@ class Projector:
 
     def _index_geometry(self, view: CArmView, pose: np.ndarray) -> tuple[int, list[np.ndarray], np.ndarray]:
         """Main axis; source, first pixel, column and row step in (k, a, b) index units; the rotation part so ordered."""
-        back = inverse(pose)
-        rotation = self._matrix @ back[:3, :3]
-        shift = self._matrix @ back[:3, 3] + self._offset
-        source, first = rotation @ view.source_mm + shift, rotation @ view.first_pixel_mm + shift
-        columns, rows = rotation @ view.column_step_mm, rotation @ view.row_step_mm
-        middle = first + columns * (view.columns - 1) / 2 + rows * (view.rows - 1) / 2 - source
-        axis = int(np.argmax(np.abs(middle)))
-        order = list(_ORDER[axis])
-        return axis, [np.ascontiguousarray(x[order]) for x in (source, first, columns, rows)], np.ascontiguousarray(rotation[order])
+        rotation = self._matrix @ pose[:3, :3].T
+        vectors = np.array((view.source_mm, view.first_pixel_mm, view.column_step_mm, view.row_step_mm)) @ rotation.T
+        vectors[:2] += self._offset - rotation @ pose[:3, 3]
+        source, first, columns, rows = vectors
+        middle = first + columns * ((view.columns - 1) / 2) + rows * ((view.rows - 1) / 2) - source
+        axis = int(np.abs(middle).argmax())
+        return axis, list(vectors.take(_ORDER[axis], axis=1)), rotation.take(_ORDER[axis], axis=0)
 
     def project(self, view: CArmView, pose: np.ndarray, mask: np.ndarray | None = None, distances: np.ndarray | None = None) -> np.ndarray:
         """Line integrals (rows, columns), float32, dimensionless.
