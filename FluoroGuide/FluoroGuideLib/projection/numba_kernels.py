@@ -25,17 +25,28 @@ OPTIONS = {"fastmath": True, "cache": True, "nogil": True, "error_model": "numpy
 
 
 @njit(inline="always")
-def _clip_range(start, step, size, low, high):
-    """Shrink the slice range [low, high] to where 1 <= start + k * step <= size - 2 (one voxel inside the padding)."""
-    first, last = F(1.0), F(size - 2) - F(1e-3)
+def _clip_range(start, step, first, last, low, high):
+    """Shrink the slice range [low, high] to where first <= start + k * step <= last."""
     if abs(step) < F(1e-7):
         if start < first or start > last:
             return F(1.0), F(0.0)
         return low, high
-    p, q = (first - start) / step, (last - start) / step
-    if p > q:
-        p, q = q, p
-    return max(low, p), min(high, q)
+    per = F(1.0) / step
+    p, q = (first - start) * per, (last - start) * per
+    return max(low, min(p, q)), min(high, max(p, q))
+
+
+@njit(inline="always")
+def _slices(a0, da, b0, db, shape, slabs):
+    """First slice of a ray and the one after its last: one voxel inside the padding, and within the slabs around all that is not zero."""
+    one, inside = F(1.0), F(1e-3)
+    k0, k1 = _clip_range(a0, da, one, F(shape[1] - 2) - inside, F(0.0), F(shape[0] - 1))
+    k0, k1 = _clip_range(b0, db, one, F(shape[2] - 2) - inside, k0, k1)
+    k0, k1 = _clip_range(a0, one + da, slabs[0, 0], slabs[0, 1], k0, k1)
+    k0, k1 = _clip_range(-a0, one - da, slabs[1, 0], slabs[1, 1], k0, k1)
+    k0, k1 = _clip_range(b0, one + db, slabs[2, 0], slabs[2, 1], k0, k1)
+    k0, k1 = _clip_range(-b0, one - db, slabs[3, 0], slabs[3, 1], k0, k1)
+    return I32(np.ceil(k0)), I32(np.floor(k1)) + I32(1)
 
 
 @njit(inline="always")
@@ -54,10 +65,11 @@ def _rays(mask, column_step, row_step):
 
 
 @njit(**OPTIONS)
-def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, out):
+def joseph(packed, slabs, scale, source, first, column_step, row_step, lengths, mask, out):
     """Line integrals of one view.
 
-    packed: uint32 [k, a, b]; source, first, column_step, row_step: float64 (3,) in padded index units ordered (k, a, b);
+    packed: uint32 [k, a, b], fewer than 2^31 words; slabs: float32 (4, 2), the least and greatest k + a, k - a, k + b and k - b of all in it that
+    is not zero; source, first, column_step, row_step: float64 (3,) in padded index units ordered (k, a, b);
     lengths: float32 (rows, cols), mm from source to pixel; mask: uint8, rays with 0 are skipped; out: float32, 1/mm * mm.
     """
     nk, na, nb = packed.shape
@@ -75,10 +87,8 @@ def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, o
             db = F((first[2] + c * column_step[2] + r * row_step[2] - source[2]) / dk)
             a0 = F(source[1] - source[0] * da)
             b0 = F(source[2] - source[0] * db)
-            k0, k1 = _clip_range(a0, da, na, F(0.0), F(nk - 1))
-            k0, k1 = _clip_range(b0, db, nb, k0, k1)
+            begin, end = _slices(a0, da, b0, db, packed.shape, slabs)
             total = F(0.0)
-            begin, end = I32(np.ceil(k0)), I32(np.floor(k1)) + I32(1)
             for k in range(begin, end):
                 slice_k = I32(k)
                 fk = F(slice_k)
@@ -94,7 +104,7 @@ def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, o
 
 
 @njit(**OPTIONS)
-def joseph_jacobian(packed, scale, source, first, column_step, row_step, lengths, mask, rotation, world, out, jacobian):
+def joseph_jacobian(packed, slabs, scale, source, first, column_step, row_step, lengths, mask, rotation, world, out, jacobian):
     """Line integrals and their derivative by a left perturbation (rx, ry, rz, tx, ty, tz) of the pose.
 
     As :func:`joseph`; rotation: float64 (3, 3), isocentre mm -> index units, rows ordered (k, a, b); world: float64
@@ -125,10 +135,8 @@ def joseph_jacobian(packed, scale, source, first, column_step, row_step, lengths
             da, db = F(slope_a), F(slope_b)
             a0 = F(source[1] - source[0] * slope_a)
             b0 = F(source[2] - source[0] * slope_b)
-            k0, k1 = _clip_range(a0, da, na, F(0.0), F(nk - 1))
-            k0, k1 = _clip_range(b0, db, nb, k0, k1)
+            begin, end = _slices(a0, da, b0, db, packed.shape, slabs)
             total, ga, gb, ma, mb = F(0.0), F(0.0), F(0.0), F(0.0), F(0.0)
-            begin, end = I32(np.ceil(k0)), I32(np.floor(k1)) + I32(1)
             for k in range(begin, end):
                 slice_k = I32(k)
                 fk = F(slice_k)
