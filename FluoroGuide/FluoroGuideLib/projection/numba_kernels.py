@@ -296,24 +296,32 @@ def normal_equations(jacobian, moving, fixed, weight, cauchy2, hessian, gradient
     """
     n, m = moving.shape
     parameters = jacobian.shape[0]
-    row = np.zeros(parameters)
+    residual, weighted = np.empty(m, np.float32), np.empty(m, np.float32)
     for i in range(n):
+        votes = False
         for j in range(m):
             w0 = weight[i, j]
+            residual[j] = weighted[j] = F(0.0)
             if w0 > 0:
+                votes = True
                 r = moving[i, j] - fixed[i, j]
-                w = w0 / (1.0 + r * r / cauchy2)
+                residual[j], weighted[j] = r, w0 / (1.0 + r * r / cauchy2)
                 sums[0] += w0 * cauchy2 * np.log1p(r * r / cauchy2)
                 sums[1] += w0 * moving[i, j] * fixed[i, j]
                 sums[2] += w0 * moving[i, j] * moving[i, j]
                 sums[3] += w0 * fixed[i, j] * fixed[i, j]
                 sums[4] += w0
-                for p in range(parameters):
-                    row[p] = jacobian[p, i, j]
-                for p in range(parameters):
-                    gradient[p] += w * row[p] * r
-                    for q in range(p + 1):
-                        hessian[p, q] += w * row[p] * row[q]
+        if votes:  # a row of pixels at a time: whole vectors, and no more than a row is summed in single precision
+            for p in range(parameters):
+                total = F(0.0)
+                for j in range(m):
+                    total += weighted[j] * jacobian[p, i, j] * residual[j]
+                gradient[p] += total
+                for q in range(p + 1):
+                    total = F(0.0)
+                    for j in range(m):
+                        total += weighted[j] * jacobian[p, i, j] * jacobian[q, i, j]
+                    hessian[p, q] += total
     for p in range(parameters):
         for q in range(p):
             hessian[q, p] = hessian[p, q]
