@@ -70,13 +70,13 @@ class VirtualFluoroscopy:
         """
         projector = self._projector(quality)
         axis, (source, first, columns, rows), _ = projector._index_geometry(view, np.eye(4) if pose is None else pose)
-        packed = projector._get(axis)
+        packed, slabs = projector._get(axis)
         out, distances = np.empty((view.rows, view.columns), np.float32), pixel_distances(view)
         mask = np.ones(out.shape, np.uint8)
 
         def block(start: int) -> None:
             end = min(start + BLOCK_ROWS, view.rows)
-            projector.kernels.joseph(packed, projector._scale, source, first + start * rows, columns, rows, distances[start:end],
+            projector.kernels.joseph(packed, slabs, projector._scale, source, first + start * rows, columns, rows, distances[start:end],
                                      mask[start:end], out[start:end])
 
         starts = range(0, view.rows, BLOCK_ROWS)

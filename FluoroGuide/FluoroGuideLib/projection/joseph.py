@@ -9,10 +9,11 @@ import numpy as np
 from ..errors import FluoroGuideError
 from ..geometry.carm import CArmView
 from ..geometry.frames import lps_from_ijk
-from ..geometry.rigid import inverse
 
 PADDING = 2  # voxels of zeros on every side, so that bilinear samples need no border test
 LEVELS_8BIT = 255
+ROUNDING = 0.02
+"""Voxels by which what is not zero is taken to be larger, so that no sample is lost to rounding."""
 
 # array axes (k, a, b) as index axes (i=0, j=1, k=2) for each main axis; b is the fastest axis of the transposed copy
 _ORDER = {0: (0, 1, 2), 1: (1, 2, 0), 2: (2, 1, 0)}
@@ -40,9 +41,10 @@ def kernels(name: str = "auto") -> object:
 
 def pixel_distances(view: CArmView) -> np.ndarray:
     """Distance in mm from the source to every pixel centre, float32 (rows, columns)."""
-    rows, cols = np.mgrid[: view.rows, : view.columns]
-    rays = view.first_pixel_mm + cols[..., None] * view.column_step_mm + rows[..., None] * view.row_step_mm - view.source_mm
-    return np.linalg.norm(rays, axis=-1).astype(np.float32)
+    column, row = np.arange(view.columns)[None], np.arange(view.rows)[:, None]
+    along = zip(view.first_pixel_mm - view.source_mm, view.column_step_mm, view.row_step_mm, strict=True)
+    squares = [(first + column * across + row * down) ** 2 for first, across, down in along]
+    return np.sqrt(squares[0] + squares[1] + squares[2]).astype(np.float32)
 
 
 class Projector:
@@ -73,30 +75,30 @@ class Projector:
         index_from_lps = inverse_affine(lps_from_ijk(image))
         self._matrix = index_from_lps[:3, :3]
         self._offset = index_from_lps[:3, 3] + PADDING - offset
-        self._packed: dict[int, np.ndarray] = {}
+        self._packed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self, axes: tuple[int, ...] = (0, 1, 2)) -> None:
         """Build the transposed copies for these main axes now instead of at first use."""
         for axis in axes:
             self._get(axis)
 
-    def _get(self, axis: int) -> np.ndarray:
+    def _get(self, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """The copy for a main axis, and the slabs that hold all of it."""
         if axis not in self._packed:
             order = tuple(2 - i for i in _ORDER[axis])  # numpy arrays are [k, j, i]
-            self._packed[axis] = _packed_2x2(np.ascontiguousarray(self._values.transpose(order)))
+            packed = _packed_2x2(np.ascontiguousarray(self._values.transpose(order)))
+            self._packed[axis] = packed, _slabs(packed)
         return self._packed[axis]
 
     def _index_geometry(self, view: CArmView, pose: np.ndarray) -> tuple[int, list[np.ndarray], np.ndarray]:
         """Main axis; source, first pixel, column and row step in (k, a, b) index units; the rotation part so ordered."""
-        back = inverse(pose)
-        rotation = self._matrix @ back[:3, :3]
-        shift = self._matrix @ back[:3, 3] + self._offset
-        source, first = rotation @ view.source_mm + shift, rotation @ view.first_pixel_mm + shift
-        columns, rows = rotation @ view.column_step_mm, rotation @ view.row_step_mm
-        middle = first + columns * (view.columns - 1) / 2 + rows * (view.rows - 1) / 2 - source
-        axis = int(np.argmax(np.abs(middle)))
-        order = list(_ORDER[axis])
-        return axis, [np.ascontiguousarray(x[order]) for x in (source, first, columns, rows)], np.ascontiguousarray(rotation[order])
+        rotation = self._matrix @ pose[:3, :3].T
+        vectors = np.array((view.source_mm, view.first_pixel_mm, view.column_step_mm, view.row_step_mm)) @ rotation.T
+        vectors[:2] += self._offset - rotation @ pose[:3, 3]
+        source, first, columns, rows = vectors
+        middle = first + columns * ((view.columns - 1) / 2) + rows * ((view.rows - 1) / 2) - source
+        axis = int(np.abs(middle).argmax())
+        return axis, list(vectors.take(_ORDER[axis], axis=1)), rotation.take(_ORDER[axis], axis=0)
 
     def project(self, view: CArmView, pose: np.ndarray, mask: np.ndarray | None = None, distances: np.ndarray | None = None) -> np.ndarray:
         """Line integrals (rows, columns), float32, dimensionless.
@@ -113,7 +115,7 @@ class Projector:
         axis, geometry, _ = self._index_geometry(view, pose)
         mask, distances = _defaults(view, mask, distances)
         out = np.empty((view.rows, view.columns), np.float32)
-        self.kernels.joseph(self._get(axis), self._scale, *geometry, distances, mask, out)
+        self.kernels.joseph(*self._get(axis), self._scale, *geometry, distances, mask, out)
         self.count += 1
         return out
 
@@ -129,7 +131,7 @@ class Projector:
         world = np.array([view.source_mm - center_mm, view.first_pixel_mm - view.source_mm, view.column_step_mm, view.row_step_mm])
         out = np.empty((view.rows, view.columns), np.float32)
         jacobian = np.empty((6, view.rows, view.columns), np.float32)
-        self.kernels.joseph_jacobian(self._get(axis), self._scale, *geometry, distances, mask, rotation, world, out, jacobian)
+        self.kernels.joseph_jacobian(*self._get(axis), self._scale, *geometry, distances, mask, rotation, world, out, jacobian)
         self.count += 1
         return out, jacobian
 
@@ -164,3 +166,19 @@ def _packed_2x2(values: np.ndarray) -> np.ndarray:
     packed[:, :-1, :] |= values[:, 1:, :].astype(np.uint32) << 16
     packed[:, :-1, :-1] |= values[:, 1:, 1:].astype(np.uint32) << 24
     return packed
+
+
+def _slabs(packed: np.ndarray) -> np.ndarray:
+    """Least and greatest k + a, k - a, k + b and k - b of all that is not zero in a packed copy [k, a, b]: float32 (4, 2), index units.
+
+    A body is rounder than the box around it; with these every ray skips most of the box's corners.
+    """
+    bounds = np.tile([np.inf, -np.inf], (4, 1))
+    for k, words in enumerate(packed):
+        for n, axis in ((0, 1), (2, 0)):
+            used = np.flatnonzero(words.any(axis=axis))
+            if len(used):
+                low, high = used[0] - ROUNDING, used[-1] + 1 + ROUNDING  # a word goes as far as the next voxel
+                for m, (least, most) in enumerate(((k + low, k + high), (k - high, k - low))):
+                    bounds[n + m] = min(bounds[n + m, 0], least), max(bounds[n + m, 1], most)
+    return bounds.astype(np.float32)

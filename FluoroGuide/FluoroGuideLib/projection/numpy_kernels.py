@@ -27,8 +27,11 @@ def _samples(packed, k, a, b):
     return (x0 + fa * (x1 - x0)) * inside, (x1 - x0) * inside, ((p1 - p0) * (1 - fa) + (q1 - q0) * fa) * inside
 
 
-def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, out):
-    """Line integrals of one view: the sum of one bilinear sample per slice, times the slice spacing along the ray."""
+def joseph(packed, slabs, scale, source, first, column_step, row_step, lengths, mask, out):
+    """Line integrals of one view: the sum of one bilinear sample per slice, times the slice spacing along the ray.
+
+    ``slabs`` only tell the compiled kernel where all is zero.
+    """
     dk, da, db = _slopes(source, first, column_step, row_step, out.shape)
     on = mask > 0
     dk, da, db = dk[on], da[on], db[on]
@@ -39,7 +42,7 @@ def joseph(packed, scale, source, first, column_step, row_step, lengths, mask, o
     out[on] = total * lengths[on] / np.abs(dk) * scale
 
 
-def joseph_jacobian(packed, scale, source, first, column_step, row_step, lengths, mask, rotation, world, out, jacobian):
+def joseph_jacobian(packed, slabs, scale, source, first, column_step, row_step, lengths, mask, rotation, world, out, jacobian):
     """Line integrals and pose derivatives: the motion of every sample, dotted with the gradient there, summed."""
     dk, da, db = _slopes(source, first, column_step, row_step, out.shape)
     on = mask > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ import numpy as np
 from ..geometry.carm import CArmView
 from ..geometry.rigid import apply, difference, perturb
 from ..imaging.xray import XrayImage
-from ..projection.joseph import Projector
 from .refine import pose_distance_mm
 from .shells import Part
 from .similarity import Evaluation, FixedView, Level, add_cost, summed
@@ -21,6 +21,8 @@ LINEAR_MM = 0.7
 """The surroundings' projection is updated by its derivative while their pose stays within this distance, then made anew."""
 ROI_SHARE = 0.05
 """Pixels where the inner shell contributes less than this part of its maximum do not belong to the bone's shadow."""
+SEEN = 8
+"""States whose pictures are kept: those of a refinement's steps, of which the last accepted one is looked at once more."""
 Poses = tuple[np.ndarray, np.ndarray]
 
 
@@ -50,22 +52,29 @@ class BodiesLevel:
         border = max(1, round(spec.border_mm / spec.pixel_mm))
         poses = np.reshape(seen_at, (-1, 4, 4))
         self._look = (border, part.center_lps_mm, spec.look_mm / spec.pixel_mm)
-        found = [_focused(v, self.projectors[0], poses, *self._look) for v in level.views]
-        self.views = [f[0] for f in found if f is not None]
         self._outer: tuple[np.ndarray | None, list[np.ndarray]] = (None, [])
         self._tangent: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._shells_seen: deque[tuple[Poses, list[list[np.ndarray]]]] = deque(maxlen=SEEN)
+        self._bone_seen: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.views = []
+        for view in level.views:
+            pictures = [self.projectors[0].project(view.view, pose, None, view.distances) for pose in poses]
+            found = _focused(view, pictures, poses, *self._look)
+            if found is not None:
+                self.views.append(found[0])
+                self._bone_seen[id(found[0])] = [(p, picture[found[1], found[2]]) for p, picture in zip(poses, pictures, strict=True)]
 
     def own(self) -> BodiesLevel:
         """A copy for one candidate, so that threads do not share the kept projection of the surroundings; it begins with the present one."""
         other = copy.copy(self)
-        other._outer, other._tangent = (None, []), dict(self._tangent)
+        other._outer, other._tangent, other._shells_seen = (None, []), dict(self._tangent), deque(maxlen=SEEN)
         return other
 
     def at(self, pose: np.ndarray) -> BodiesLevel:
         """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose."""
         other, views = self.own(), []
         for view in self.views:
-            found = _focused(view, self.projectors[0], pose[None], *self._look)
+            found = _focused(view, [self._bone(view, pose)], pose[None], *self._look)
             if found is None:
                 continue
             views.append(found[0])
@@ -74,6 +83,13 @@ class BodiesLevel:
                 other._tangent[id(found[0])] = (kept[0], *(np.ascontiguousarray(a[..., found[1], found[2]]) for a in kept[1:]))
         other.views = views
         return other
+
+    def _bone(self, view: FixedView, pose: np.ndarray) -> np.ndarray:
+        """The bone's picture in a view of this level, all of it; from when the level was made where that looked at this pose."""
+        for seen, picture in self._bone_seen[id(view)]:
+            if np.array_equal(seen, pose):
+                return picture
+        return self.projectors[0].project(view.view, pose, None, view.distances)
 
     def keep_surroundings(self, pose: np.ndarray) -> None:
         """Project the surroundings at a pose from which several candidates start."""
@@ -87,16 +103,20 @@ class BodiesLevel:
     def evaluate(self, poses: Poses, derivatives: bool = True) -> Evaluation:
         """Cost and, on request, the equations of 12 parameters (bone, surroundings)."""
         hessian, gradient, sums = np.zeros((12, 12)), np.zeros(12), np.zeros(5)
-        shells, similarity = self._between(poses), []
+        shells, similarity, seen = self._between(poses), [], []
         for n, view in enumerate(self.views):
             before = sums.copy()
             if derivatives:
-                moving, jacobian = self._with_jacobian(view, shells)
+                pictures, jacobian = self._projected(view, shells)
+                moving = self._normalized(view, pictures, jacobian)
+                seen.append(pictures)
                 self.kernels.normal_equations(jacobian, moving, view.fixed, view.weight, self.cauchy2, hessian, gradient, sums)
             else:
                 add_cost(view, self._image(n, view, shells, poses[1]), self.cauchy2, sums)
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
+        if derivatives:
+            self._shells_seen.append((poses, seen))
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
     def explained(self, poses: Poses) -> float:
@@ -105,12 +125,18 @@ class BodiesLevel:
         The squared partial correlation of the X-ray with the bone's shadow, given everything else, where that shadow lies; 0 where the
         shadow is there with the wrong sign.  All of it is seen through the level's windows.
         """
-        shells = self._between(poses)
-        return float(np.mean([self._explained(view, shells) for view in self.views])) if self.views else 0.0
+        seen = next((pictures for state, pictures in self._shells_seen if state is poses), None)
+        if seen is None:
+            shells = self._between(poses)
+            seen = [self._pictures(view, shells) for view in self.views]
+        return float(np.mean([self._explained(view, p) for view, p in zip(self.views, seen, strict=True)])) if seen else 0.0
 
-    def _explained(self, view: FixedView, shells: list[np.ndarray]) -> float:
-        pictures = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(self.projectors[:-1], shells[:-1], strict=True)]
-        pictures.append(self._outer_tangent(view, shells[-1])[0])
+    def _pictures(self, view: FixedView, shells: list[np.ndarray]) -> list[np.ndarray]:
+        """Every shell's own picture, the inner one first."""
+        inner = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(self.projectors[:-1], shells[:-1], strict=True)]
+        return [*inner, self._outer_tangent(view, shells[-1])[0]]
+
+    def _explained(self, view: FixedView, pictures: list[np.ndarray]) -> float:
         total, inverse_std, _ = view.normalize(np.sum(pictures, axis=0))
         mean = np.empty_like(total)
         self.kernels.box_sum(np.ascontiguousarray(pictures[0] * view.mask), view.radius, mean)
@@ -121,19 +147,29 @@ class BodiesLevel:
         return float(max(x @ y, 0.0) ** 2 / ((x @ x) * (y @ y) + 1e-9))
 
     def _with_jacobian(self, view: FixedView, shells: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        image, jacobian = np.zeros(view.mask.shape, np.float32), np.zeros((12, *view.mask.shape), np.float32)
+        """What the poses of all shells show of a view, normalised (rows, columns), and its derivative (12, rows, columns)."""
+        pictures, jacobian = self._projected(view, shells)
+        return self._normalized(view, pictures, jacobian), jacobian
+
+    def _projected(self, view: FixedView, shells: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Every shell's own picture, the inner one first, and the derivative (12, rows, columns) of their sum."""
+        jacobian, pictures = np.empty((12, *view.mask.shape), np.float32), []
+        outer, jacobian[6:] = self._outer_tangent(view, shells[-1])
         for projector, pose, fraction in zip(self.projectors[:-1], shells[:-1], self.fractions[:-1], strict=True):
-            one, d = projector.project_with_jacobian(view.view, pose, self.center_mm, view.rays, view.distances)
-            image += one
-            jacobian[:6] += np.float32(1 - fraction) * d
-            if fraction > 0:
+            picture, d = projector.project_with_jacobian(view.view, pose, self.center_mm, view.rays, view.distances)
+            if not pictures:  # the inner shell, all of which goes with the bone
+                jacobian[:6] = d
+            else:
+                jacobian[:6] += np.float32(1 - fraction) * d
                 jacobian[6:] += np.float32(fraction) * d
-        one, d = self._outer_tangent(view, shells[-1])
-        image += one
-        jacobian[6:] += d
-        moving, inverse_std, mean = view.normalize(image)
+            pictures.append(picture)
+        return [*pictures, outer], jacobian
+
+    def _normalized(self, view: FixedView, pictures: list[np.ndarray], jacobian: np.ndarray) -> np.ndarray:
+        """The sum of the pictures normalised, and in place its derivative."""
+        moving, inverse_std, mean = view.normalize(np.sum(pictures, axis=0))
         self.kernels.local_normalize_jacobian(jacobian, view.mask, view.inverse_count, view.radius, moving, inverse_std, mean)
-        return moving, jacobian
+        return moving
 
     def _outer_tangent(self, view: FixedView, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The outermost shell's projection and derivative: the largest and slowest body, and the one that moves least."""
@@ -185,14 +221,17 @@ class BodiesLevel:
 
 
 def _focused(
-    view: FixedView, projector: Projector, poses: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float,
+    view: FixedView, pictures: list[np.ndarray], poses: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float,
 ) -> tuple[FixedView, slice, slice] | None:
-    """The view cropped to the bone's shadows and ``border`` pixels around them, and its rows and columns; None where it is not in the picture."""
+    """The view cropped to the bone's shadows and ``border`` pixels around them, and its rows and columns; None where it is not in the picture.
+
+    ``pictures`` show the bone alone in this view at ``poses`` (N, 4, 4).
+    """
     from scipy.ndimage import binary_dilation
 
     region = np.zeros(view.mask.shape, bool)
-    for pose in poses:
-        region |= _shadow(view, projector, pose, border, center_lps_mm, reach_px)
+    for picture, pose in zip(pictures, poses, strict=True):
+        region |= _shadow(view, picture, pose, border, center_lps_mm, reach_px)
     rows, columns = np.nonzero(region & (view.mask > 0))
     if len(rows) < 50:
         return None
@@ -205,11 +244,10 @@ def _focused(
     return cropped, r, c
 
 
-def _shadow(view: FixedView, projector: Projector, pose: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float) -> np.ndarray:
-    """Where the bone's shadow lies (rows, columns), bool, ``border`` pixels wider, and no farther than ``reach_px`` from its centre's."""
+def _shadow(view: FixedView, picture: np.ndarray, pose: np.ndarray, border: int, center_lps_mm: np.ndarray, reach_px: float) -> np.ndarray:
+    """Where the bone's shadow lies in its picture (rows, columns), bool, ``border`` pixels wider, no farther than ``reach_px`` from its centre's."""
     from scipy.ndimage import binary_dilation
 
-    picture = projector.project(view.view, pose, None, view.distances)
     if picture.max() <= 0:
         return np.zeros(picture.shape, bool)
     region = binary_dilation(picture > ROI_SHARE * picture.max(), iterations=border)

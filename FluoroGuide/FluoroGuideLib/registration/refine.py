@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import CancelledError
-from ..geometry.rigid import motion
+from ..geometry.rigid import inverse, motion
 from .similarity import Evaluation, Level
 
 LEVER_MM = 60.0
@@ -126,7 +126,7 @@ def _step(now: Evaluation, damping: float, to_xi: np.ndarray) -> np.ndarray:
 
 def pose_distance_mm(a: np.ndarray, b: np.ndarray, center_mm: np.ndarray) -> float:
     """How far two poses are apart: rotation at the 60 mm lever plus the motion of ``center_mm`` (isocentre frame)."""
-    delta = a @ np.linalg.inv(b)
+    delta = a @ inverse(b)
     angle = np.arccos(np.clip((np.trace(delta[:3, :3]) - 1) / 2, -1, 1))
     return float(angle * LEVER_MM + np.linalg.norm(delta[:3, :3] @ center_mm + delta[:3, 3] - center_mm))
 

@@ -273,15 +273,12 @@ class Level:
 
 
 def add_cost(fixed: FixedView, image: np.ndarray, cauchy2: float, sums: np.ndarray) -> None:
-    """Add a DRR's cost and products to ``sums`` (5,): what ``normal_equations`` does, without derivatives."""
+    """Add a DRR's cost and products to ``sums`` (5,): what ``normal_equations`` does, for no parameter at all."""
     moving, *_ = fixed.normalize(image)
     if fixed.partial:
         moving *= fixed.gain(moving)
-    residual, w = (moving - fixed.fixed).astype(float), fixed.weight.astype(float)
-    sums += [
-        (w * cauchy2 * np.log1p(residual**2 / cauchy2)).sum(), (w * moving * fixed.fixed).sum(),
-        (w * moving * moving).sum(), (w * fixed.fixed * fixed.fixed).sum(), w.sum(),
-    ]
+    none = np.empty((0, *moving.shape), np.float32)
+    fixed.kernels.normal_equations(none, moving, fixed.fixed, fixed.weight, cauchy2, np.empty((0, 0)), np.empty(0), sums)
 
 
 def summed(views: list[FixedView], sums: np.ndarray, hessian: np.ndarray | None, gradient: np.ndarray, similarity: tuple[float, ...]) -> Evaluation:

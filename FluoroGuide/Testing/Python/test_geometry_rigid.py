@@ -39,6 +39,21 @@ def test_rotation_against_the_matrix_exponential(length) -> None:
     np.testing.assert_allclose(rigid.rotation_from_vector(vector), expm(rigid.skew(vector)), atol=1e-13)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 0.1, 1.0, 2.0, 3.0, *(np.pi - x for x in (1e-3, 1e-6, 1e-9, 1e-12, 0.0))])
+def test_rotation_vector_against_scipy(length) -> None:
+    from scipy.spatial.transform import Rotation
+
+    rng = np.random.default_rng(3)
+    for direction in [*np.eye(3), *-np.eye(3), *rng.normal(size=(40, 3))]:
+        vector = length * direction / np.linalg.norm(direction)
+        matrix = Rotation.from_rotvec(vector).as_matrix()
+        found, expected = rigid.vector_from_rotation(matrix), Rotation.from_matrix(matrix).as_rotvec()
+        if length > np.pi - 1e-8 and found @ expected < 0:  # half a turn is the same either way
+            expected = -expected
+        np.testing.assert_allclose(found, expected, atol=1e-14)
+        np.testing.assert_allclose(np.linalg.norm(found), length, rtol=1e-8, atol=1e-15)
+
+
 @pytest.mark.parametrize("length", [0.0, 1e-6, 0.9e-4, 1.1e-4, 0.01, 0.7, 2.5, 4.0])
 def test_left_jacobian_against_its_integral(length) -> None:
     """J(w) is the mean of exp(s w) for s from 0 to 1; Gauss-Legendre with 20 nodes is exact to rounding here."""

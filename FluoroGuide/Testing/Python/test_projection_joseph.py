@@ -103,6 +103,44 @@ def test_numba_and_numpy_kernels_agree(blobs: tuple) -> None:
         np.testing.assert_allclose(Projector(image, "numba").project(view, POSE, mask), results[0][0], atol=2e-5)
 
 
+def test_rows_and_columns_may_change_places(blobs: tuple) -> None:
+    """The compiled kernel walks through the pixels along memory, down the columns or along the rows: both give every pixel its own ray."""
+    projector, mask = Projector(blobs[0]), (np.random.default_rng(2).random((40, 46)) > 0.3).astype(np.uint8)
+    for angles in ANGLES:
+        view = view_at(angles, 40, 5.0)
+        turned = CArmView(view.columns, view.rows, view.source_mm, view.first_pixel_mm, view.row_step_mm, view.column_step_mm)
+        here, there = (
+            projector.project_with_jacobian(v, POSE, CENTER_MM, np.ascontiguousarray(m)) for v, m in ((view, mask), (turned, mask.T)))
+        assert here[0].max() > 0.1
+        np.testing.assert_allclose(there[0].T, here[0], atol=1e-5)
+        np.testing.assert_allclose(there[1].transpose(0, 2, 1), here[1], atol=1e-5 * np.abs(here[1]).max())
+        np.testing.assert_allclose(projector.project(turned, POSE, np.ascontiguousarray(mask.T)).T, here[0], atol=1e-5)
+
+
+def test_slabs_skip_only_what_is_empty() -> None:
+    """A body with sharp edges, hollow and crooked, against the same in a box whose far corners hold next to nothing: then no slab cuts."""
+    k, j, i = np.mgrid[:48, :40, :44]
+    body = (np.hypot(i - 20, j - 18) < 14) & (np.abs(k - 0.5 * i - 12) < 9) & (np.hypot(i - 24, k - 24) > 4)
+    values = np.where(body, 0.02, 0.0).astype(np.float32)
+    boxed = values.copy()
+    boxed[np.ix_((0, 47), (0, 39), (0, 43))] = 0.02 / 255 * 0.6  # one step of 255
+    tight, loose = (Projector(sitk.GetImageFromArray(v)) for v in (values, boxed))
+    pose = rigid.motion([0.3, -0.2, 0.1, -22, -20, -24], np.zeros(3))
+    for angles in ANGLES:
+        view = view_at(angles, 56, 1.6)
+        pictures = [p.project_with_jacobian(view, pose, np.zeros(3)) for p in (tight, loose)]
+        assert pictures[0][0].max() > 0.2
+        assert np.abs(pictures[0][0] - pictures[1][0]).max() < 6e-4  # what the corners themselves cast
+        np.testing.assert_allclose(tight.project(view, pose), pictures[0][0], atol=1e-5)
+    for axis in range(3):
+        slabs, box = tight._get(axis)[1], loose._get(axis)[1]
+        assert np.all(np.diff(slabs) < np.diff(box))
+        words = np.argwhere(tight._get(axis)[0])
+        for n, (m, sign) in enumerate(((1, 1), (1, -1), (2, 1), (2, -1))):
+            corners = words[:, 0] + sign * (words[:, m] + np.array([[0], [1]]))
+            assert slabs[n] == pytest.approx((corners.min(), corners.max()), abs=0.05)
+
+
 def test_jacobian_pass_gives_the_same_image(blobs: tuple) -> None:
     projector, view = Projector(blobs[0]), view_at((35, 20))
     np.testing.assert_allclose(projector.project_with_jacobian(view, POSE, CENTER_MM)[0], projector.project(view, POSE), atol=1e-5)

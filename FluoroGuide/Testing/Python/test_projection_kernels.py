@@ -89,3 +89,15 @@ def test_normal_equations_agree() -> None:
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
     assert np.linalg.eigvalsh(results[0][0]).min() > 0
+
+
+def test_costs_are_the_equations_of_no_parameter() -> None:
+    rng = np.random.default_rng(1)
+    moving, fixed = rng.normal(size=(2, 20, 30)).astype(np.float32)
+    weight = (rng.random((20, 30)) * (rng.random((20, 30)) > 0.2)).astype(np.float32)
+    m, f, w = (x.astype(float) for x in (moving, fixed, weight))
+    expected = [(w * 0.5 * np.log1p((m - f) ** 2 / 0.5)).sum(), (w * m * f).sum(), (w * m * m).sum(), (w * f * f).sum(), w.sum()]
+    for kernels in KERNELS:
+        sums = np.zeros(5)
+        kernels.normal_equations(np.empty((0, 20, 30), np.float32), moving, fixed, weight, 0.5, np.empty((0, 0)), np.empty(0), sums)
+        np.testing.assert_allclose(sums, expected, rtol=1e-6)

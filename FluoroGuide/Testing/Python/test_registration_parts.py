@@ -171,6 +171,31 @@ def test_a_bone_explains_most_where_it_is(moved: Moved) -> None:
     assert level.explained((there, moved.truth)) == 0.0
 
 
+def test_pictures_that_were_made_before_are_those_made_anew(moved: Moved) -> None:
+    """What a bone explains is read from the step that went there, and where it is looked for from the level's own pictures."""
+    level, center = level_at_truth(moved, PartLevel(2.0, 3, 1.0, 6.0, 1, 1))
+    other = rigid.perturb(moved.truth, [0.01, 0.02, -0.01, 2, -1, 1], center)
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    whole = Level(part.projectors(2.0)[0], moved.images, center, 2.0, 3)
+    level = BodiesLevel(part, whole, PartLevel(2.0, 3, 1.0, 6.0, 1, 1), [moved.truth, other], center)
+    kept = level.at(other)
+    poses = (other, moved.truth)
+    kept.evaluate(poses)
+    for n in range(3):  # steps that were tried and given up
+        kept.evaluate(kept.move(poses, np.eye(12)[3 + n]))
+    made = level.projectors[0].count
+    explained = kept.explained(poses)
+    assert level.projectors[0].count == made
+    level._bone_seen = {id(view): [] for view in level.views}
+    anew = level.at(other)
+    assert level.projectors[0].count > made
+    for a, b in zip(kept.views, anew.views, strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+        np.testing.assert_array_equal(a.mask, b.mask)
+    assert explained == pytest.approx(anew.explained(poses), abs=1e-5)
+    assert explained > 0.05
+
+
 def test_wrong_parts_are_named(moved: Moved) -> None:
     with pytest.raises(FluoroGuideError, match="label is not in"):
         register(moved.moving, moved.images, targets={"body": moved.target}, part=77)
