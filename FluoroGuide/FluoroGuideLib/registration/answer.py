@@ -41,7 +41,8 @@ def whole_answer(task: Task, best: Refined, others: list[Refined], level: Level,
     covariance = _widened(task, looks_at(masked, best.pose, center).covariance(center), center)
     if task.moving.cut_at_the_sides and task.moving.shows_bone:
         covariance = field_not_recognised(covariance, best.evaluation.similarity)
-    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
+    silent = tuple(n for n, view in enumerate(masked.views) if not view.speaks)
+    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose, silent=silent)
 
 
 def checked_answer(
@@ -112,11 +113,12 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
     targets: dict[str, np.ndarray] | None, whole: np.ndarray, bone: tuple[tuple[float, ...], float] | None = None,
+    silent: tuple[int, ...] = (),
 ) -> dict:
     """The verdict and what goes into the result.
 
     ``whole`` is the whole volume's pose, which the checks of level and side look at; ``bone``: the shares of a bone's own shadow, and what
-    it explains.
+    it explains; ``silent``: numbers of views that say nothing.
     """
     views = tuple(image.view for image in task.images)
     draft = {
@@ -132,7 +134,7 @@ def _judged(
     if seen is not None and bone is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
         seen = dataclasses.replace(seen, alone_mm=(), bone=bone[0], bone_explained=bone[1])
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    kind = {"part": bone is not None, "field": task.moving.cut_at_the_sides}
+    kind = {"part": bone is not None, "field": task.moving.cut_at_the_sides, "silent": silent}
     findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
     beyond = () if task.carm is None else task.carm.beyond_tolerance()
     findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))

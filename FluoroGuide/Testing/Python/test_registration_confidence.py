@@ -143,6 +143,15 @@ def test_views_that_pull_the_target_apart(alone: tuple, gain: tuple, verdict: st
     assert _judged(alone_mm=alone, alone_gain=gain)[0] == verdict
 
 
+def test_a_view_without_votes_is_not_called_unlike_but_silent() -> None:
+    """Its similarity of 0 means nothing; the other view's counts as ever."""
+    for other, kinds in ((0.95, ["silent view"]), (0.4, ["silent view", "similarity"])):
+        best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (other, 0.0)), 0)
+        found = judge(best, [], [0.5], 1.0, 2, np.zeros(3), names=("A", "B"), silent=(1,))
+        assert ([f.kind for f in found], verdict_of(found)) == (kinds, "fail")
+        assert found[0].sentence.startswith("B says nothing")
+
+
 def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
     """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %.
 
