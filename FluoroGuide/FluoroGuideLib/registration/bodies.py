@@ -52,6 +52,7 @@ class BodiesLevel:
         self._look = (border, part.center_lps_mm, spec.look_mm / spec.pixel_mm)
         found = [_focused(v, self.projectors[0], poses, *self._look) for v in level.views]
         self.views = [f[0] for f in found if f is not None]
+        self.asked = len(self.views)  # views that have a say, also at poses where the bone is not in all of them
         self._outer: tuple[np.ndarray | None, list[np.ndarray]] = (None, [])
         self._tangent: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -62,7 +63,7 @@ class BodiesLevel:
         return other
 
     def at(self, pose: np.ndarray) -> BodiesLevel:
-        """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose."""
+        """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose, without views that it left."""
         other, views = self.own(), []
         for view in self.views:
             found = _focused(view, self.projectors[0], pose[None], *self._look)
@@ -100,13 +101,15 @@ class BodiesLevel:
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
     def explained(self, poses: Poses) -> float:
-        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the views.
+        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the level's views.
+
+        In a picture that the bone left (see :meth:`at`) it explains nothing: a candidate must not win by leaving one that speaks against it.
 
         The squared partial correlation of the X-ray with the bone's shadow, given everything else, where that shadow lies; 0 where the
         shadow is there with the wrong sign.  All of it is seen through the level's windows.
         """
         shells = self._between(poses)
-        return float(np.mean([self._explained(view, shells) for view in self.views])) if self.views else 0.0
+        return sum(self._explained(view, shells) for view in self.views) / max(1, self.asked)
 
     def _explained(self, view: FixedView, shells: list[np.ndarray]) -> float:
         pictures = [p.project(view.view, pose, view.rays, view.distances) for p, pose in zip(self.projectors[:-1], shells[:-1], strict=True)]
