@@ -41,6 +41,9 @@ class Evidence:
         Per view: its cost at the pose over that when it is refined without the other (empty for one view).
     alone_turn_deg
         Per view: how far it turns the volume when it is refined without the other (empty for one view).
+    angle_deg, angle_gain
+        How far the views turn against each other when their angles are free, and how much lower the cost is then (:mod:`.angles`); 0 and 1
+        where there was no reason to ask.
     level_ratio, level_mm
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
     bone
@@ -58,6 +61,8 @@ class Evidence:
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
     bone_explained: float = 1.0
+    angle_deg: float = 0.0
+    angle_gain: float = 1.0
 
 
 def evidence(

@@ -258,6 +258,9 @@ class Limits:
         The same where every view fits better without the other, by more than the second.  A view that shows little may pull far, and
         the other then fits as well as on its own; a wrong angle tears all of them off where they would be.  On
         design cases the lesser gain of right poses is at most 1.05, of wrong angles that nothing else tells 1.11 and more.
+    angle_warn_deg, angle_warn_gain, angle_fail_gain
+        Angle between the views beyond what was stated, where both fit better by more than the second with it.  Of right poses of
+        design cases none gains more than 1.02 by more than a degree, of wrong angles that nothing else tells the least gains 1.14.
     level_fail, level_warn
         Cost of the best pose a vertebra or two away, over that of the pose.
     """
@@ -275,6 +278,9 @@ class Limits:
     alone_fail_mm: float = 5.0
     torn_mm: float = 1.0
     torn_gain: float = 1.07
+    angle_warn_deg: float = 1.5
+    angle_warn_gain: float = 1.05
+    angle_fail_gain: float = 1.3
     level_fail: float = 1.0
     level_warn: float = 1.03
     rival_cost: float = 1.02
@@ -354,6 +360,9 @@ def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> list
     if apart > limits.alone_warn_mm or (apart > limits.torn_mm and gain > limits.torn_gain):
         sentence = f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?"
         found.append(Finding("views apart", "fail" if apart > limits.alone_fail_mm else "warn", sentence))
+    if seen.angle_deg > limits.angle_warn_deg and seen.angle_gain > limits.angle_warn_gain:
+        sentence = f"The X-rays fit better if the angle between them is {seen.angle_deg:.0f} degrees off what is stated: was a C-arm angle misread?"
+        found.append(Finding("C-arm", "fail" if seen.angle_gain > limits.angle_fail_gain else "warn", sentence))
     if seen.level_ratio < limits.level_warn:
         sentence = f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?"
         found.append(Finding("level", "fail" if seen.level_ratio < limits.level_fail else "warn", sentence))

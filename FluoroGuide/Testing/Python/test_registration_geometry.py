@@ -17,6 +17,7 @@ from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.projection.joseph import Projector
+from FluoroGuideLib.registration.angles import angle_off
 from FluoroGuideLib.registration.geometry_error import PARAMETERS, CArmTolerance, carm_jacobian, corrected, pixel_rays, seen_distance_mm
 from FluoroGuideLib.registration.register import MovingVolume, Options, bone_bright, register
 from FluoroGuideLib.registration.result import Registration
@@ -160,6 +161,18 @@ def test_wrong_geometry_is_found_and_reported(case: Case) -> None:
     assert "C-arm, view 2" in describe(refined, data, Path("out"))
     for image, view in zip(bone_bright(images, refined), refined.views, strict=True):
         assert image.view is view
+
+
+def test_a_misread_angle_is_told_with_its_size(case: Case) -> None:
+    """The second view is stated 8 degrees from where it was taken: no pose fits both, and the angle that would is given."""
+    true, stated = two_views({}, {}), two_views({}, {"primary": 8.0})
+    images, right = case.pictures(true, stated), case.pictures(true, true)
+    assert angle_off(case.moving, right, case.truth, case.target) == pytest.approx((0.0, 1.0), abs=0.3)
+    start = rigid.perturb(case.truth, [0.02, 0.01, 0.03, 2.0, 1.0, -2.0], rigid.apply(case.truth, case.target))
+    found = register(case.moving, images, start, targets={"t": case.target}, options=Options(threads=1, check_part=False, search=False))
+    assert found.facts["checks"]["angle_deg"] == pytest.approx(8.0, abs=1.0)
+    assert found.verdict == "fail"
+    assert any(f.kind == "C-arm" and "angle" in f.sentence for f in found.findings)
 
 
 def test_a_mobile_carm_is_registered_view_by_view_and_claims_no_depth(case: Case) -> None:
