@@ -11,7 +11,7 @@ from ..geometry.rigid import apply, recentered
 from .angles import ASKED_DEG, angle_off
 from .checks import bone_shares, evidence
 from .confidence import LOST_MM, Limits, field_not_recognised, in_narrow_field, judge, looks_at, lost_share, part_covariance
-from .findings import Finding, told
+from .findings import Finding, told, worst_first
 from .mr_search import bone_is_seen, part_search
 from .parts import Part, register_part
 from .refine import Refined
@@ -140,8 +140,7 @@ def _judged(
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
     kind = {"part": bone is not None, "field": task.moving.cut_at_the_sides, "silent": silent}
     findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
-    beyond = () if task.carm is None else task.carm.beyond_tolerance()
-    findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))
+    findings = worst_first((*findings, *(() if task.carm is None else task.carm.findings())))
     if flat and len(views) > 1:
         sentence = "How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view."
         task.note("C-arm", sentence)
