@@ -132,7 +132,7 @@ def _judged(
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
-    if seen is not None and bone is None and max(seen.alone_turn_deg, default=0.0) > ASKED_DEG:
+    if seen is not None and bone is None and task.moving.shows_bone and max(seen.alone_turn_deg, default=0.0) > ASKED_DEG:
         degrees, gain = angle_off(task.moving, task.images, whole, task.point_lps_mm, task.cancelled)
         seen = dataclasses.replace(seen, angle_deg=degrees, angle_gain=gain)
     if seen is not None and bone is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone

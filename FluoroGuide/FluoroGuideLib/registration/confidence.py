@@ -259,8 +259,8 @@ class Limits:
         the other then fits as well as on its own; a wrong angle tears all of them off where they would be.  On
         design cases the lesser gain of right poses is at most 1.05, of wrong angles that nothing else tells 1.11 and more.
     angle_warn_deg, angle_warn_gain, angle_fail_gain
-        Angle between the views beyond what was stated, where both fit better by more than the second with it.  Of right poses of
-        design cases none gains more than 1.02 by more than a degree, of wrong angles that nothing else tells the least gains 1.14.
+        Angle between the views beyond what was stated, and the factor by which both fit better with it.  Right poses of design cases gain
+        at most 1.02 by more than a degree, wrong angles that nothing else tells 1.14 and more.
     level_fail, level_warn
         Cost of the best pose a vertebra or two away, over that of the pose.
     """
