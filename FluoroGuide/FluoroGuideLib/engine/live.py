@@ -19,6 +19,7 @@ from ..geometry.carm import CArmView
 from ..guidance.live import LiveResult, LiveSetup, composed, follow_view
 from ..guidance.shapes import Shape
 from ..guidance.state import GuidanceState
+from ..registration.tracked import TrackResult
 from .client import EngineClient
 from .job import Job
 from .ring import FrameRing
@@ -67,6 +68,7 @@ class LiveSession:
         else:
             self.state.registered = True
         self.counters, self.result, self._told = LiveCounters(), None, None
+        self.tracked: TrackResult | None = None
         self.latency_ms: list[float] = []
         self._number, self._session = 0, next(_SESSIONS)
         self._ring: FrameRing | None = None
@@ -167,9 +169,16 @@ class LiveSession:
         elif self._kind == "live_frame":
             self.counters.dropped += 1
         elif self._kind == "live_track" and job.result is not None:
-            import dataclasses
+            self._take_tracked(job.result)
 
-            self.setup = dataclasses.replace(self.setup, pose=np.asarray(job.result))
+    def _take_tracked(self, result: TrackResult) -> None:
+        """The pose, where the target was found; else the overlay is grey until it is.  What is said of the views is kept."""
+        import dataclasses
+
+        self.tracked = result
+        self.state.tracked(result.state != "lost")
+        if result.state != "lost":
+            self.setup = dataclasses.replace(self.setup, pose=np.asarray(result.pose))
 
     def _start_next(self) -> None:
         if self._waiting is None:

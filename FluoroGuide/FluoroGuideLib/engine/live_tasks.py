@@ -33,7 +33,10 @@ def live_frame(*, session: int, slot: int, number: int, sent_at: float, progress
 
 
 def live_track(*, session: int, slot: int, number: int, progress: Callable, cancelled: Callable) -> object:
-    """Register again from the present pose on one frame (warm start, bounded cost); the new pose (4x4), or None when the target is lost."""
+    """Register again from the present pose on one frame (warm start, bounded cost).
+
+    A :class:`~.registration.tracked.TrackResult`; None when the frame was overwritten before it was read, or there is no volume.
+    """
     guide = _session(session)
     pixels = _open["ring"].read(slot, number)
     if pixels is None or _open["volume"] is None:
@@ -48,10 +51,9 @@ def live_track(*, session: int, slot: int, number: int, progress: Callable, canc
     if abs(tracker.pose - guide.pose).max() > 1e-9:  # a pose came from elsewhere
         tracker.restart(guide.pose, [image])
     result = tracker.update([image])
-    if result.state == "lost":
-        return None
-    guide.set_pose(result.pose)
-    return result.pose
+    if result.state != "lost":
+        guide.set_pose(result.pose)
+    return result
 
 
 def live_set_pose(*, session: int, pose: object, progress: Callable, cancelled: Callable) -> None:

@@ -13,6 +13,7 @@ GOOD = ("ok", "hold")
 STALE_CAUSES = {
     "patient": "another patient was opened", "volume": "the volume was edited", "carm": "the C-arm or the table moved",
     "unchecked": "fluoroscopy resumed: its first image is being checked", "stream": "the live stream has died",
+    "track": "the target was not found again where it was last",
 }
 
 
@@ -40,7 +41,7 @@ class GuidanceState:
         """A new registration: ``pass`` and ``warn`` are usable; it answers every earlier doubt but a dead stream."""
         self.registered, self.failed = True, verdict == "fail"
         self.alignment = "ok"
-        self.causes -= {"patient", "volume", "carm", "unchecked"}
+        self.causes -= {"patient", "volume", "carm", "unchecked", "track"}
 
     def patient_changed(self) -> None:
         """Another patient or scene: nothing of the old registration holds."""
@@ -84,6 +85,13 @@ class GuidanceState:
         if alignment == "ok":
             self.causes.discard("unchecked")
 
+    def tracked(self, found: bool) -> None:
+        """The target was looked for from its last pose.  Where it was not found nothing looks good until it is, or is registered again."""
+        if found:
+            self.causes.discard("track")
+        else:
+            self.causes.add("track")
+
     # ---- answer ----
     def status(self, now: float) -> tuple[str, str]:
         """(state, one sentence why) at a time in seconds."""
@@ -92,7 +100,7 @@ class GuidanceState:
             self.causes.add("unchecked")
         if self.failed:
             return "fail", "the registration failed"
-        for cause in ("patient", "volume", "carm", "stream"):
+        for cause in ("patient", "volume", "carm", "stream", "track"):
             if cause in self.causes:
                 return "stale", STALE_CAUSES[cause]
         if not self.registered:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..geometry.rigid import apply, recentered
+from .angles import ASKED_DEG, angle_off
 from .checks import bone_shares, evidence
 from .confidence import LOST_MM, Limits, field_not_recognised, in_narrow_field, judge, looks_at, lost_share, part_covariance
-from .findings import Finding, told
+from .findings import Finding, told, worst_first
 from .mr_search import bone_is_seen, part_search
 from .parts import Part, register_part
 from .refine import Refined
@@ -41,7 +42,8 @@ def whole_answer(task: Task, best: Refined, others: list[Refined], level: Level,
     covariance = _widened(task, looks_at(masked, best.pose, center).covariance(center), center)
     if task.moving.shows_a_part:
         covariance = field_not_recognised(covariance, best.evaluation.explained_there)
-    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose)
+    silent = tuple(n for n, view in enumerate(masked.views) if not view.speaks)
+    return _judged(task, best, others, covariance, center, masked.coverage(level), targets, best.pose, silent=silent)
 
 
 def checked_answer(
@@ -112,11 +114,12 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
     targets: dict[str, np.ndarray] | None, whole: np.ndarray, bone: tuple[tuple[float, ...], float] | None = None,
+    silent: tuple[int, ...] = (),
 ) -> dict:
     """The verdict and what goes into the result.
 
     ``whole`` is the whole volume's pose, which the checks of level and side look at; ``bone``: the shares of a bone's own shadow, and what
-    it explains.
+    it explains; ``silent``: numbers of views that say nothing.
     """
     views = tuple(image.view for image in task.images)
     draft = {
@@ -129,12 +132,15 @@ def _judged(
     flat = len(views) == 1 or (task.carm is not None and any(e.predicted_error_mm > Limits().error_fail_mm for e in errors))
     widths = [max(e.in_plane_mm) if flat else e.predicted_error_mm for e in errors] or [np.inf]
     seen = evidence(task.moving, task.images, whole, task.point_lps_mm, task.mirrored_starts, task.cancelled) if task.options.checks else None
+    if seen is not None and bone is None and task.moving.shows_bone and max(seen.alone_turn_deg, default=0.0) > ASKED_DEG:
+        degrees, gain = angle_off(task.moving, task.images, whole, task.point_lps_mm, task.cancelled)
+        seen = dataclasses.replace(seen, angle_deg=degrees, angle_gain=gain)
     if seen is not None and bone is not None:  # the views pull the whole volume apart where something moved: that says nothing of the bone
         seen = dataclasses.replace(seen, alone_mm=(), bone=bone[0], bone_explained=bone[1])
     names = tuple(image.source or f"X-ray {n + 1}" for n, image in enumerate(task.images))
-    findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, part=bone is not None)
-    beyond = () if task.carm is None else task.carm.beyond_tolerance()
-    findings = (*findings, *(Finding("C-arm", "warn", sentence) for sentence in beyond))
+    kind = {"part": bone is not None, "silent": silent}
+    findings = judge(best, others, widths, coverage, 1 if flat else len(views), center, seen=seen, names=names, **kind)
+    findings = worst_first((*findings, *(() if task.carm is None else task.carm.findings())))
     if flat and len(views) > 1:
         sentence = "How the views lie to each other is not known well enough for a position in space: each overlay holds in its own view."
         task.note("C-arm", sentence)

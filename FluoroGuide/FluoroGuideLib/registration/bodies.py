@@ -63,6 +63,7 @@ class BodiesLevel:
             if found is not None:
                 self.views.append(found[0])
                 self._bone_seen[id(found[0])] = [(p, picture[found[1], found[2]]) for p, picture in zip(poses, pictures, strict=True)]
+        self.asked = len(self.views)  # views that have a say, also at poses where the bone is not in all of them
 
     def own(self) -> BodiesLevel:
         """A copy for one candidate, so that threads do not share the kept projection of the surroundings; it begins with the present one."""
@@ -71,7 +72,7 @@ class BodiesLevel:
         return other
 
     def at(self, pose: np.ndarray) -> BodiesLevel:
-        """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose."""
+        """A copy for one candidate (see :meth:`own`) that looks only where the bone's shadow lies at its pose, without views that it left."""
         other, views = self.own(), []
         for view in self.views:
             found = _focused(view, [self._bone(view, pose)], pose[None], *self._look)
@@ -120,7 +121,9 @@ class BodiesLevel:
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
     def explained(self, poses: Poses) -> float:
-        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the views.
+        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the level's views.
+
+        In a picture that the bone left (see :meth:`at`) it explains nothing: a candidate must not win by leaving one that speaks against it.
 
         The squared partial correlation of the X-ray with the bone's shadow, given everything else, where that shadow lies; 0 where the
         shadow is there with the wrong sign.  All of it is seen through the level's windows.
@@ -129,7 +132,7 @@ class BodiesLevel:
         if seen is None:
             shells = self._between(poses)
             seen = [self._pictures(view, shells) for view in self.views]
-        return float(np.mean([self._explained(view, p) for view, p in zip(self.views, seen, strict=True)])) if seen else 0.0
+        return sum(self._explained(view, p) for view, p in zip(self.views, seen, strict=True)) / max(1, self.asked)
 
     def _pictures(self, view: FixedView, shells: list[np.ndarray]) -> list[np.ndarray]:
         """Every shell's own picture, the inner one first."""

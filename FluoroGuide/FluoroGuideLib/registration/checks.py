@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..geometry.rigid import apply, motion
+from ..geometry.rigid import apply, difference, motion
 from ..imaging.xray import XrayImage
 from .refine import Refined, refine
 from .similarity import Level
@@ -38,6 +38,11 @@ class Evidence:
         Per view: how far the target moves in the view's plane when that view is refined without the other (empty for one view).
     alone_gain
         Per view: its cost at the pose over that when it is refined without the other (empty for one view).
+    alone_turn_deg
+        Per view: how far it turns the volume when it is refined without the other (empty for one view).
+    angle_deg, angle_gain
+        How far the views turn against each other when their angles are free, and how much lower the cost is then (:mod:`.angles`); 0 and 1
+        where there was no reason to ask.
     level_ratio, level_mm
         Cost of the best pose one or two vertebrae away over that of the pose (below 1: the other fits better), and its distance.
     bone
@@ -50,10 +55,13 @@ class Evidence:
     mirrored: tuple[float, ...] = ()
     alone_mm: tuple[float, ...] = ()
     alone_gain: tuple[float, ...] = ()
+    alone_turn_deg: tuple[float, ...] = ()
     level_ratio: float = np.inf
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
     bone_explained: float = 1.0
+    angle_deg: float = 0.0
+    angle_gain: float = 1.0
 
 
 def evidence(
@@ -92,7 +100,7 @@ def evidence(
         votes = float(level.views[0].weight.sum())
         return level.evaluate(at, center, derivatives=False).similarity[0] * np.sqrt(votes / max(1.0, votes + level.views[0].lost_votes))
 
-    straight, alone, gain, mirrored = [], [], [], []
+    straight, alone, gain, turned, mirrored = [], [], [], [], []
     for number, image in enumerate(images):
         level = level_of([image], CHECK_MM, CHECK_RADIUS, pose)
         own = refine(level, pose, center, 4, cancelled=cancelled)
@@ -103,11 +111,12 @@ def evidence(
             ray /= np.linalg.norm(ray)
             gap = apply(own.pose, point_lps_mm) - center
             alone.append(float(np.linalg.norm(gap - ray * (gap @ ray))))
+            turned.append(float(np.degrees(np.linalg.norm(difference(pose, own.pose, center)[:3]))))
         flipped = dataclasses.replace(image, pixels=image.pixels[:, ::-1], mask=image.mask[:, ::-1])
         starts = mirrored_starts[number] if number < len(mirrored_starts) else ()
         mirrored.append(max((explained(flipped, refined([flipped], s, 6, 5).pose) for s in starts), default=-1.0))
     ratio, distance = _other_levels(level_of, refined, images, pose, center)
-    return Evidence(tuple(straight), tuple(mirrored), tuple(alone), tuple(gain), ratio, distance)
+    return Evidence(tuple(straight), tuple(mirrored), tuple(alone), tuple(gain), tuple(turned), ratio, distance)
 
 
 def _other_levels(level_of: Callable, refined: Callable, images: Sequence[XrayImage], pose: np.ndarray, center: np.ndarray) -> tuple[float, float]:

@@ -41,6 +41,8 @@ SHARE_RANGE, SHARE_UNKNOWN = (0.2, 2.0), 1.405
 FIELD_FACTOR, FIELD_MM = 1.3, 0.25
 """In a narrow field (CBCT) what was cut off is only guessed, in all pictures alike: no look at them shows it.  Its sigmas are larger by the
 first, and by a standard deviation per axis; set on 32 design cases (seeds below 1000)."""
+SILENT = "nearly all of its rays pass through body that the scan does not hold, or are masked"
+"""Why a view says nothing."""
 LOST_MM, LOST_FIELD_MM = 18.0, 35.0
 """Standard deviation per axis of a bone's own pose, and of a narrow field's, when nothing of it is recognised: as far as it is looked for."""
 BONE_USUAL = 0.75
@@ -258,6 +260,9 @@ class Limits:
         The same where every view fits better without the other, by more than the second.  A view that shows little may pull far, and
         the other then fits as well as on its own; a wrong angle tears all of them off where they would be.  On
         design cases the lesser gain of right poses is at most 1.05, of wrong angles that nothing else tells 1.11 and more.
+    angle_warn_deg, angle_warn_gain, angle_fail_gain
+        Angle between the views beyond what was stated, and the factor by which both fit better with it.  Right poses of design cases gain
+        at most 1.02 by more than a degree, wrong angles that nothing else tells 1.14 and more.
     level_fail, level_warn
         Cost of the best pose a vertebra or two away, over that of the pose.
     """
@@ -278,6 +283,9 @@ class Limits:
     alone_fail_mm: float = 5.0
     torn_mm: float = 1.0
     torn_gain: float = 1.07
+    angle_warn_deg: float = 1.5
+    angle_warn_gain: float = 1.05
+    angle_fail_gain: float = 1.3
     level_fail: float = 1.0
     level_warn: float = 1.03
     rival_cost: float = 1.02
@@ -290,7 +298,7 @@ class Limits:
 
 def judge(
     best: Refined, rivals: list[Refined], errors_mm: list[float], coverage: float, views: int, center_mm: np.ndarray, limits: Limits | None = None,
-    *, seen: Evidence | None = None, names: tuple[str, ...] = (), part: bool = False,
+    *, seen: Evidence | None = None, names: tuple[str, ...] = (), part: bool = False, silent: Sequence[int] = (),
 ) -> tuple[Finding, ...]:
     """Findings about an answer, the worst first, from what can be known without the truth.
 
@@ -308,13 +316,20 @@ def judge(
         Findings of :mod:`.checks`, and the X-rays' names.
     part
         Whether the pose is a bone's own.
+    silent
+        Numbers of views in which next to nothing was compared (:attr:`.similarity.FixedView.speaks`): they are not unlike, they say nothing.
     """
     limits = limits or Limits()
     alike = (limits.part_similarity_fail, limits.part_similarity_warn) if part else (limits.similarity_fail, limits.similarity_warn)
     if best.evaluation.nothing > 0:
         limits = replace(limits, mirrored=limits.field_mirrored, mirrored_fail=limits.field_mirrored_fail)
     found = _from_checks(seen, names, limits) if seen is not None else []
-    worst, share = min(best.evaluation.similarity, default=0.0), best.evaluation.explained_there
+    for number in silent:
+        name = names[number] if number < len(names) else f"X-ray {number + 1}"
+        what = f"{name} says nothing of the pose: {SILENT}"
+        found.append(Finding("silent view", "fail", f"{what}; register without it, or with a scan that reaches farther."))
+    worst = min((s for n, s in enumerate(best.evaluation.similarity) if n not in silent), default=1.0 if silent else 0.0)
+    share = best.evaluation.explained_there
     if share < limits.field_explained_warn:
         level = "fail" if min(share / limits.field_explained_fail, worst / alike[0]) < 1 else "warn"
         sentence = f"The volume explains only {100 * max(0.0, share):.0f} % of what the X-rays show there: is it the right one, and the right place?"
@@ -353,6 +368,9 @@ def _from_checks(seen: Evidence, names: tuple[str, ...], limits: Limits) -> list
     if apart > limits.alone_warn_mm or (apart > limits.torn_mm and gain > limits.torn_gain):
         sentence = f"The views contradict each other by {apart:.1f} mm: are the C-arm's angles right, did the patient move?"
         found.append(Finding("views apart", "fail" if apart > limits.alone_fail_mm else "warn", sentence))
+    if seen.angle_deg > limits.angle_warn_deg and seen.angle_gain > limits.angle_warn_gain:
+        sentence = f"The X-rays fit better if the angle between them is {seen.angle_deg:.0f} degrees off what is stated: was a C-arm angle misread?"
+        found.append(Finding("C-arm", "fail" if seen.angle_gain > limits.angle_fail_gain else "warn", sentence))
     if seen.level_ratio < limits.level_warn:
         sentence = f"A pose {seen.level_mm:.0f} mm along the spine fits as well: is it the right vertebra?"
         found.append(Finding("level", "fail" if seen.level_ratio < limits.level_fail else "warn", sentence))

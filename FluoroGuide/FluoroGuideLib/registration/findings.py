@@ -17,7 +17,7 @@ class Finding:
     ----------
     kind
         Names it, so that nobody has to read the sentence: ``similarity``, ``mirrored``, ``views apart``, ``level``, ``bone``, ``rival``,
-        ``error``, ``coverage``, ``in-plane``, ``moved``, ``whole``, ``polarity``, ``C-arm``; more of MR's own.
+        ``error``, ``coverage``, ``in-plane``, ``moved``, ``whole``, ``polarity``, ``C-arm``, ``silent view``; more of MR's own.
     level
         One of :data:`LEVELS`.
     sentence

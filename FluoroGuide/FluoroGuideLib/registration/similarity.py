@@ -135,6 +135,11 @@ class FixedView:
         self.weight = (votes if weight is None else votes * weight).astype(np.float32)
         self.fixed = self.normalize(self.pixels)[0]
 
+    @property
+    def speaks(self) -> bool:
+        """Whether enough pixels vote: as many as one window holds.  Fewer show nothing that a window could be compared by."""
+        return np.count_nonzero(self.weight) >= (2 * self.radius + 1) ** 2
+
     def without(self, mask: np.ndarray, cauchy2: float) -> FixedView:
         """A copy that also leaves out the pixels where ``mask`` (bool) is True; cheap, shares the pixels."""
         other = copy.copy(self)

@@ -6,6 +6,7 @@ block mean and the steps.  Nothing grows with the length of the session.  Not th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from ..imaging.xray import XrayImage
 from .prior import PosePrior
 from .refine import LEVER_MM
 from .similarity import Evaluation, Level
+from .tracked import TrackResult, findings_of
 from .volume import MovingVolume
 
 _TO_XI = np.diag([1 / LEVER_MM] * 3 + [1.0] * 3)
@@ -77,37 +79,6 @@ class TrackerOptions:
     again_share: float = 0.75
     search_mm: float = 20.0
     depth_sigma_mm: float = 1.5
-
-
-@dataclass(frozen=True, eq=False)
-class TrackResult:
-    """One frame's answer.
-
-    Attributes
-    ----------
-    pose
-        4x4, volume LPS -> isocentre LPS; the last good one while lost.
-    similarity
-        Per view, -1..1, before the last step.
-    state
-        ``"ok"``, ``"lost"`` or ``"reacquired"`` (the first good frame after a loss).
-    shift_mm
-        (3,): how far the target is from where the tracker started, isocentre axes; with one view only the part across its ray.
-    cpu_seconds, wall_seconds
-        What the update cost.
-    """
-
-    pose: np.ndarray
-    similarity: tuple[float, ...]
-    state: str
-    shift_mm: np.ndarray
-    cpu_seconds: float
-    wall_seconds: float
-
-    @property
-    def distance_mm(self) -> float:
-        """Length of the shift."""
-        return float(np.linalg.norm(self.shift_mm))
 
 
 class _Frames:
@@ -169,6 +140,12 @@ class _Layer:
     crops: list[tuple[slice, slice]]
     factors: list[int]
 
+    def of(self, seen: np.ndarray) -> _Layer:
+        """The layer with only the views (N,), bool, that see the target."""
+        level = copy.copy(self.level)
+        level.views, crops, factors = ([x for x, s in zip(some, seen, strict=True) if s] for some in (level.views, self.crops, self.factors))
+        return _Layer(self.stage, level, crops, factors)
+
     def fill(self, reduced: list[np.ndarray]) -> None:
         for fixed, image, crop, factor in zip(self.level.views, reduced, self.crops, self.factors, strict=True):
             # the weight of masked pixels is 0, so plain means do; blocks that touch the mask have no vote (FixedView erodes it)
@@ -224,17 +201,20 @@ class Tracker:
         """
         cpu, wall = time.thread_time(), time.perf_counter()
         pixels = self._pixels(images)
-        state, similarity = "lost", (0.0,) * len(pixels)
-        if self._fill(pixels):
-            pose, similarity = self._search() if self._lost else self._follow(self.pose, self._layers)
-            state = self._judge(pose, np.array(similarity))
+        seen, state, similarity = self._seen.copy(), "lost", self._per_view(np.zeros(self._seen.sum()))
+        if seen.any() and self._fill(pixels):
+            pose, found = self._search() if self._lost else self._follow(self.pose, self._layers)
+            similarity = self._per_view(found)
+            state = self._judge(pose, similarity)
         else:
             self._lost += 1
         shift = apply(self.pose, self.target) - apply(self.start, self.target)
-        if len(pixels) == 1:
-            ray = self._ray()
+        if seen.sum() == 1:
+            ray = self._ray(int(np.argmax(seen)))
             shift = shift - ray * (ray @ shift)
-        return TrackResult(self.pose.copy(), similarity, state, shift, time.thread_time() - cpu, time.perf_counter() - wall)
+        spent = time.thread_time() - cpu, time.perf_counter() - wall
+        told = tuple(bool(s) for s in seen)
+        return TrackResult(self.pose.copy(), tuple(similarity.tolist()), state, shift, *spent, told, findings_of(told))
 
     # ---- set-up -----------------------------------------------------------------------------------------------------
     def _prepare(self) -> None:
@@ -243,7 +223,16 @@ class Tracker:
         reach = max(self._reach(s) for s in self.stages)
         self._frames = [_Frames(image, center, reach, finest) for image in self._images]
         self._layers = [self._layer(stage, center) for stage in self.stages]
+        self._seen = np.array([view.speaks for view in self._layers[-1].level.views])
+        if self._seen.any():
+            self._layers = [layer.of(self._seen) for layer in self._layers]
         self._unknown_at = self.pose
+
+    def _per_view(self, of_seen: Sequence[float]) -> np.ndarray:
+        """One value per view (N,) from those of the views that see the target; NaN for the others."""
+        values = np.full(len(self._seen), np.nan)
+        values[self._seen] = of_seen
+        return values
 
     def _reach(self, stage: Stage) -> float:
         return stage.reach_mm if self.options.region_mm is None else min(self.options.region_mm, stage.reach_mm)
@@ -283,9 +272,10 @@ class Tracker:
         return [image.pixels if isinstance(image, XrayImage) else np.asarray(image, np.float32) for image in images]
 
     def _fill(self, pixels: list[np.ndarray]) -> bool:
-        """Put a frame into every stage; False when a picture is blank (beam off) or broken."""
-        reduced = [f.reduced(p) for f, p in zip(self._frames, pixels, strict=True)]
-        if not all(np.isfinite(r).all() and np.ptp(r[f.small_mask]) > 0 for r, f in zip(reduced, self._frames, strict=True)):
+        """Put a frame into every stage; False when a picture that sees the target is blank (beam off) or broken."""
+        frames = [(f, p) for f, p, s in zip(self._frames, pixels, self._seen, strict=True) if s]
+        reduced = [f.reduced(p) for f, p in frames]
+        if not all(np.isfinite(r).all() and np.ptp(r[f.small_mask]) > 0 for r, (f, _) in zip(reduced, frames, strict=True)):
             return False
         for layer in self._layers:
             layer.fill(reduced)
@@ -293,20 +283,22 @@ class Tracker:
 
     def _similarity_now(self) -> np.ndarray | None:
         """What the pictures that the tracker was made with reach at the registered pose: the first idea of what is usual."""
-        if not self._fill([image.pixels for image in self._images]):
+        if not self._seen.any() or not self._fill([image.pixels for image in self._images]):
             return None
-        return np.array(self._layers[-1].level.evaluate(self.pose, apply(self.pose, self.target), derivatives=False).similarity)
+        return self._per_view(self._layers[-1].level.evaluate(self.pose, apply(self.pose, self.target), derivatives=False).similarity)
 
     # ---- one frame --------------------------------------------------------------------------------------------------
-    def _ray(self) -> np.ndarray:
-        ray = apply(self.pose, self.target) - self._images[0].view.source_mm
+    def _ray(self, number: int) -> np.ndarray:
+        """Direction (3,) from a view's source to the target, isocentre frame."""
+        ray = apply(self.pose, self.target) - self._images[number].view.source_mm
         return ray / np.linalg.norm(ray)
 
     def _prior(self, pose: np.ndarray, center_mm: np.ndarray) -> PosePrior | None:
-        """Single view: what the picture hardly shows stays where it was."""
-        if len(self._images) > 1:
+        """One view that sees the target: what its picture hardly shows stays where it was."""
+        if self._seen.sum() > 1:
             return None
-        along = np.outer(self._ray(), self._ray())
+        ray = self._ray(int(np.argmax(self._seen)))
+        along = np.outer(ray, ray)
         covariance = np.zeros((6, 6))
         covariance[:3, :3] = np.eye(3) * np.radians(5.0) ** 2
         covariance[3:, 3:] = (np.eye(3) - along) * 20.0**2 + along * self.options.depth_sigma_mm**2
@@ -332,12 +324,12 @@ class Tracker:
     def _judge(self, pose: np.ndarray, similarity: np.ndarray) -> str:
         """Take the pose over, or not, and say which."""
         options = self.options
-        usual = similarity if self._usual is None else self._usual
+        usual = similarity if self._usual is None else np.where(np.isnan(self._usual), similarity, self._usual)
         jump = difference(self.pose, pose, apply(self.pose, self.target))
         reach = np.inf if self._lost else options.jump_mm
         share = options.again_share if self._lost else options.lost_share
         far = np.linalg.norm(jump[3:]) > reach or np.degrees(np.linalg.norm(jump[:3])) > options.jump_deg
-        if not np.isfinite(pose).all() or far or (similarity < np.maximum(share * usual, LEAST_SIMILARITY)).any():
+        if not np.isfinite(pose).all() or far or (similarity < np.maximum(share * usual, LEAST_SIMILARITY)).any():  # NaN is no less
             self._lost += 1
             return "lost"
         state, self._lost = ("reacquired" if self._lost else "ok"), 0
@@ -363,11 +355,12 @@ class Tracker:
         return self._follow(best, self._layers[1:] or self._layers)
 
     def _shifts(self) -> np.ndarray:
-        """(N, 3) shifts in mm: a cubic grid for two views, a square one across the ray for a single view."""
-        steps = np.linspace(-self.options.search_mm, self.options.search_mm, 3 if len(self._images) > 1 else 5)
-        if len(self._images) > 1:
+        """(N, 3) shifts in mm: a cubic grid for two views, a square one across the ray where one view sees the target."""
+        several = self._seen.sum() > 1
+        steps = np.linspace(-self.options.search_mm, self.options.search_mm, 3 if several else 5)
+        if several:
             return np.array([[x, y, z] for x in steps for y in steps for z in steps])
-        view = self._images[0].view
+        view = self._images[int(np.argmax(self._seen))].view
         u, v = view.column_step_mm / np.linalg.norm(view.column_step_mm), view.row_step_mm / np.linalg.norm(view.row_step_mm)
         return np.array([x * u + y * v for x in steps for y in steps])
 

@@ -15,6 +15,7 @@ from FluoroGuideLib.errors import FluoroGuideError
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.guidance.live import LiveSetup
 from FluoroGuideLib.planning.plan import Plan, Target, Trajectory
+from FluoroGuideLib.registration.tracked import TrackResult
 
 VIEW = CArmView.from_angles(0, 0, sid_mm=1000, sod_mm=700, rows=256, columns=256, pixel_spacing_mm=(0.8, 0.8))
 
@@ -101,3 +102,13 @@ def test_a_moved_c_arm_greys_the_overlay_in_the_same_frame() -> None:
         until(live, lambda: live.result.number == last)
         live.push(frame(2), other, told=False)
         assert live.status()[0] == "stale"  # analysing frames does not wash the doubt away
+
+
+def test_a_target_that_tracking_lost_turns_the_overlay_grey_and_keeps_its_pose() -> None:
+    live, moved = LiveSession(setup(), client=object()), np.eye(4)
+    moved[0, 3] = 2.0
+    for state, pose, status in (("lost", np.eye(4), "stale"), ("reacquired", moved, "ok")):
+        live._take_tracked(TrackResult(moved, (0.5,), state, np.zeros(3), 0.0, 0.0, (True,)))
+        np.testing.assert_array_equal(live.setup.pose, pose)
+        assert live.status()[0] == status
+    assert live.tracked.state == "reacquired"

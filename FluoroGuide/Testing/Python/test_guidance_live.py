@@ -95,9 +95,13 @@ def test_the_tracking_task_follows_and_restarts_from_a_new_pose(monkeypatch: pyt
         "id": 1, "guide": guide, "ring": Ring(), "volume": attenuation_from_hu(phantom.voxelize(3.0)), "tracker": None})
     found = live_tasks.live_track(session=1, slot=0, number=1, progress=print, cancelled=bool)
     # AP: of the motion the picture shows x and z
-    gap = (rigid.apply(found, target) - rigid.apply(truth, target))[[0, 2]]
+    gap = (rigid.apply(found.pose, target) - rigid.apply(truth, target))[[0, 2]]
     assert np.abs(gap).max() < 0.5
-    np.testing.assert_array_equal(guide.pose, found)
+    assert found.in_plane_only
+    np.testing.assert_array_equal(guide.pose, found.pose)
     live_tasks.live_set_pose(session=1, pose=pose, progress=print, cancelled=bool)
     again = live_tasks.live_track(session=1, slot=0, number=2, progress=print, cancelled=bool)
-    assert np.abs((rigid.apply(again, target) - rigid.apply(truth, target))[[0, 2]]).max() < 0.5
+    assert np.abs((rigid.apply(again.pose, target) - rigid.apply(truth, target))[[0, 2]]).max() < 0.5
+    before, pixels = guide.pose, np.random.default_rng(0).normal(size=pixels.shape).astype(np.float32)
+    assert live_tasks.live_track(session=1, slot=0, number=3, progress=print, cancelled=bool).state == "lost"
+    np.testing.assert_array_equal(guide.pose, before)

@@ -34,7 +34,7 @@ RESULT = LiveResult(1, 10.0, "ok", None, None, None, [s for s in plan_overlay(vi
     (lambda s: s.patient_changed(), "patient"), (lambda s: s.volume_edited(), "edited"),
     (lambda s: s.carm_moved(), "C-arm"),
     (lambda s: s.registration_done("fail"), "failed"), (lambda s: s.frame_checked("moved"), "moved"),
-    (lambda s: s.frame_checked("lost"), "not match"),
+    (lambda s: s.frame_checked("lost"), "not match"), (lambda s: s.tracked(found=False), "not found again"),
     (lambda s: (s.fluoroscopy_off(), s.fluoroscopy_on(), s.frame_arrived(10.01)), "first image"),
     (lambda s: follow_view(s, view(), view(5.0), told=False), "C-arm"), (lambda s: follow_view(s, view(), view(5.0), told=True), "first image"),
 ])
@@ -85,3 +85,13 @@ def test_rounded_tags_are_no_motion() -> None:
     state = running()
     assert follow_view(state, view(), view(0.04), told=True) == "same"
     assert state.good(10.1)
+
+
+def test_a_target_that_tracking_lost_stays_grey_until_it_is_found_or_registered_again() -> None:
+    for answer in (lambda s: s.tracked(found=True), lambda s: s.registration_done("pass")):
+        state = running()
+        state.tracked(found=False)
+        state.frame_checked("ok")  # a checked frame does not wash the doubt away
+        assert not state.good(10.02)
+        answer(state)
+        assert state.good(10.02)

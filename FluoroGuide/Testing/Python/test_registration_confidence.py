@@ -143,6 +143,27 @@ def test_views_that_pull_the_target_apart(alone: tuple, gain: tuple, verdict: st
     assert _judged(alone_mm=alone, alone_gain=gain)[0] == verdict
 
 
+def test_a_view_without_votes_is_not_called_unlike_but_silent() -> None:
+    """Its similarity of 0 means nothing; the other view's counts as ever."""
+    for other, kinds in ((0.95, ["silent view"]), (0.4, ["silent view", "similarity"])):
+        best = Refined(np.eye(4), Evaluation(0.1, 0.1, None, None, (other, 0.0)), 0)
+        found = judge(best, [], [0.5], 1.0, 2, np.zeros(3), names=("A", "B"), silent=(1,))
+        assert ([f.kind for f in found], verdict_of(found)) == (kinds, "fail")
+        assert found[0].sentence.startswith("B says nothing")
+
+
+@pytest.mark.parametrize(("degrees", "gain", "verdict"), [
+    (8.0, 4.0, "fail"), (3.4, 1.14, "warn"),
+    (1.0, 1.2, "pass"),  # within what angles are off anyway
+    (5.8, 0.93, "pass"),  # a dark view turns far, and nothing fits better
+    (1.6, 1.02, "pass"),
+])
+def test_an_angle_with_which_both_views_fit_better(degrees: float, gain: float, verdict: str) -> None:
+    found, reasons = _judged(angle_deg=degrees, angle_gain=gain)
+    assert found == verdict
+    assert verdict == "pass" or f"{degrees:.0f} degrees off what is stated" in reasons[0]
+
+
 def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
     """Of what is usual (0.75) a third is missing: a third lost; a little less than usual is nothing; 0.1 of a similarity of 0.25: 60 %.
 

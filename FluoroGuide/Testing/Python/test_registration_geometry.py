@@ -17,7 +17,8 @@ from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.projection.joseph import Projector
-from FluoroGuideLib.registration.geometry_error import PARAMETERS, CArmTolerance, carm_jacobian, corrected, pixel_rays, seen_distance_mm
+from FluoroGuideLib.registration.angles import angle_off
+from FluoroGuideLib.registration.geometry_error import PARAMETERS, CArmEstimate, CArmTolerance, carm_jacobian, corrected, pixel_rays, seen_distance_mm
 from FluoroGuideLib.registration.register import MovingVolume, Options, bone_bright, register
 from FluoroGuideLib.registration.result import Registration
 from FluoroGuideLib.registration.search import start_at_isocenter
@@ -160,6 +161,29 @@ def test_wrong_geometry_is_found_and_reported(case: Case) -> None:
     assert "C-arm, view 2" in describe(refined, data, Path("out"))
     for image, view in zip(bone_bright(images, refined), refined.views, strict=True):
         assert image.view is view
+
+
+@pytest.mark.parametrize(("degrees", "sid_percent", "levels"), [(0.7, 1.1, []), (0.9, 0.0, ["warn"]), (1.5, 0.0, ["fail"]), (0.0, 2.3, ["fail"])])
+def test_a_carm_far_beyond_its_tolerance_fails(degrees: float, sid_percent: float, levels: list) -> None:
+    """Limits are 0.7 degrees and 1 %: a fifth more is doubted, twice as much is no such C-arm."""
+    theta = np.stack([only(), only(turn_rows=np.radians(degrees), log_sid=sid_percent / 100)])
+    free = np.ones(theta.shape, bool)
+    estimate = CArmEstimate((VIEW, VIEW), (VIEW, VIEW), theta, theta, CArmTolerance(), free, np.eye(18), np.zeros((6, 18)), np.zeros(3))
+    found = estimate.findings()
+    assert [f.level for f in found] == levels
+    assert all(f.kind == "C-arm" and f.sentence.startswith("View 2 fits only") for f in found)
+
+
+def test_a_misread_angle_is_told_with_its_size(case: Case) -> None:
+    """The second view is stated 8 degrees from where it was taken: no pose fits both, and the angle that would is given."""
+    true, stated = two_views({}, {}), two_views({}, {"primary": 8.0})
+    images, right = case.pictures(true, stated), case.pictures(true, true)
+    assert angle_off(case.moving, right, case.truth, case.target) == pytest.approx((0.0, 1.0), abs=0.3)
+    start = rigid.perturb(case.truth, [0.02, 0.01, 0.03, 2.0, 1.0, -2.0], rigid.apply(case.truth, case.target))
+    found = register(case.moving, images, start, targets={"t": case.target}, options=Options(threads=1, check_part=False, search=False))
+    assert found.facts["checks"]["angle_deg"] == pytest.approx(8.0, abs=1.0)
+    assert found.verdict == "fail"
+    assert any(f.kind == "C-arm" and "angle" in f.sentence for f in found.findings)
 
 
 def test_a_mobile_carm_is_registered_view_by_view_and_claims_no_depth(case: Case) -> None:

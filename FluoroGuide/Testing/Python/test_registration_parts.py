@@ -14,7 +14,7 @@ from FluoroGuideLib.geometry import rigid
 from FluoroGuideLib.geometry.carm import CArmView
 from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.registration import parts
-from FluoroGuideLib.registration.bodies import BodiesLevel, PartLevel
+from FluoroGuideLib.registration.bodies import BodiesLevel, PartLevel, bodies_level
 from FluoroGuideLib.registration.checks import bone_shares
 from FluoroGuideLib.registration.parts import Part, PartOptions, _Candidate, _elsewhere, label_distance
 from FluoroGuideLib.registration.register import MovingVolume, Options, register
@@ -194,6 +194,21 @@ def test_pictures_that_were_made_before_are_those_made_anew(moved: Moved) -> Non
         np.testing.assert_array_equal(a.mask, b.mask)
     assert explained == pytest.approx(anew.explained(poses), abs=1e-5)
     assert explained > 0.05
+
+
+def test_a_bone_explains_nothing_in_a_picture_that_it_left(moved: Moved) -> None:
+    """150 mm towards the first view's source the bone is still in that picture, and in the second no more: half of what the first says of it."""
+    spec, center = PartLevel(2.0, 3, 1.0, 6.0, 1, 1), rigid.apply(moved.truth, moved.target)
+    toward = moved.images[0].view.source_mm - center
+    left = rigid.perturb(moved.truth, np.r_[0, 0, 0, 150 * toward / np.linalg.norm(toward)], center)
+    part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
+    both, first = (bodies_level(part, images, spec, [moved.truth, left], center) for images in (moved.images, moved.images[:1]))
+    assert [len(level.at(left).views) for level in (both, first)] == [1, 1]
+    alone = first.at(left).explained((left, moved.truth))
+    assert both.at(left).explained((left, moved.truth)) == pytest.approx(alone / 2, rel=1e-6)
+    assert alone > 0.005
+    # where no candidate is in the second picture, the first alone compares them
+    assert bodies_level(part, moved.images, spec, left, center).at(left).explained((left, moved.truth)) == pytest.approx(alone, rel=0.02)
 
 
 def test_wrong_parts_are_named(moved: Moved) -> None:

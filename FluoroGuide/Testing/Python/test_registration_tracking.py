@@ -9,6 +9,7 @@ import pytest
 
 from FluoroGuideLib.anatomy.attenuation import attenuation_from_hu
 from FluoroGuideLib.errors import FluoroGuideError
+from FluoroGuideLib.evaluation.cbct import cropped
 from FluoroGuideLib.evaluation.phantom import LumbarPhantom
 from FluoroGuideLib.evaluation.protocol import mrpd, mtre
 from FluoroGuideLib.geometry import rigid
@@ -24,7 +25,8 @@ class Scene:
 
     def __init__(self) -> None:
         self.phantom = LumbarPhantom(seed=4)
-        self.moving = MovingVolume(attenuation_from_hu(self.phantom.voxelize(1.5)))
+        self.ct = self.phantom.voxelize(1.5)
+        self.moving = MovingVolume(attenuation_from_hu(self.ct))
         self.target = self.phantom.landmarks["L4/L5 facet joint left"]
         self.pose = rigid.perturb(start_at_isocenter(self.target), [0.06, -0.04, 0.08, 4.0, -6.0, 3.0], np.zeros(3))
         self.points = self.target + np.random.default_rng(0).normal(0, 15, (20, 3))
@@ -177,3 +179,64 @@ def test_bad_input_is_one_sentence(scene: Scene) -> None:
         Tracker(scene.moving, [], scene.pose, scene.target)
     with pytest.raises(FluoroGuideError, match="Centre the target"):
         Tracker(scene.moving, scene.images, scene.moved((300.0, 0, 0)), scene.target)
+
+
+@pytest.fixture(scope="module")
+def thin_scan(scene: Scene) -> MovingVolume:
+    """The scan of the phantom, only 56 mm high: seen from the front its rays stay within it, 30 degrees tilted none near the target does."""
+    return MovingVolume(attenuation_from_hu(cropped(scene.ct, scene.target, [np.inf, np.inf, 28.0])))
+
+
+def _tilted(scene: Scene) -> CArmView:
+    return CArmView.from_angles(80.0, 30.0, sid_mm=1050, sod_mm=700, rows=192, columns=192, pixel_spacing_mm=(1.5, 1.5))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_view_without_votes_says_nothing_and_no_depth_is_claimed(scene: Scene, thin_scan: MovingVolume, order: tuple) -> None:
+    """The front view alone follows: of (2, 2, -2) mm it shows x and z; the tilted one is neither a witness nor a reason for lost."""
+    pair = [scene.views[0], _tilted(scene)]
+    views, front = [pair[n] for n in order], order.index(0)
+    truth = scene.moved((2.0, 2.0, -2.0), 1.0)
+    tracker = Tracker(thin_scan, scene.frame(scene.pose, 0, views), scene.pose, scene.target)
+    for _ in range(2):
+        result = tracker.update(scene.frame(truth, 2, views))
+        assert result.state == "ok"
+    assert result.seen == (front == 0, front == 1)
+    assert np.isnan(result.similarity[1 - front])
+    assert result.similarity[front] > 0.5
+    assert mrpd(result.pose, truth, scene.points, scene.views[0]) < 0.5
+    assert result.in_plane_only
+    ray = rigid.apply(result.pose, scene.target) - scene.views[0].source_mm
+    assert abs(result.shift_mm @ ray) < 1e-9 * np.linalg.norm(ray)
+    np.testing.assert_allclose(result.shift_mm[[0, 2]], (2.0, -2.0), atol=0.4)
+    said = " ".join(f.sentence for f in result.findings)
+    assert [f.kind for f in result.findings] == ["silent view", "in-plane"]
+    assert f"View {2 - front} says nothing" in said
+    assert "depth" in said
+
+
+def test_a_lost_target_is_found_again_beside_a_view_without_votes(scene: Scene, thin_scan: MovingVolume) -> None:
+    views = [scene.views[0], _tilted(scene)]
+    images = scene.frame(scene.pose, 0, views)
+    tracker = Tracker(thin_scan, images, scene.pose, scene.target)
+    noise = np.random.default_rng(1).normal(size=(192, 192)).astype(np.float32)
+    assert tracker.update([noise, images[1].pixels]).state == "lost"  # the one that sees decides
+    assert tracker.update(images).state == "reacquired"
+    assert tracker.update([images[0].pixels, noise]).state == "ok"
+
+
+def test_where_no_view_votes_the_target_is_lost(scene: Scene, thin_scan: MovingVolume) -> None:
+    images = scene.frame(scene.pose, 0, [_tilted(scene)] * 2)
+    result = Tracker(thin_scan, images, scene.pose, scene.target).update(images)
+    assert result.state == "lost"
+    assert not any(result.seen)
+    np.testing.assert_array_equal(result.shift_mm, 0.0)
+    assert {f.level for f in result.findings} == {"fail"}
+
+
+def test_two_views_that_see_claim_their_depth_and_say_nothing_more(scene: Scene) -> None:
+    result = scene.tracker().update(scene.images)
+    assert (result.seen, result.in_plane_only, result.findings) == ((True, True), False, ())
+    single = scene.tracker(1).update(scene.images[:1])
+    assert single.in_plane_only
+    assert [f.kind for f in single.findings] == ["in-plane"]
