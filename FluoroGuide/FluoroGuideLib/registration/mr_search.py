@@ -83,6 +83,8 @@ class AwayFromBone:
 class NearBone:
     """A moving volume of which only rays near labelled bone are known."""
 
+    shows_a_part = False
+
     def __init__(self, moving: MovingVolume) -> None:
         import SimpleITK as sitk
 
