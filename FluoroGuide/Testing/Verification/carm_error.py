@@ -28,7 +28,7 @@ from FluoroGuideLib.imaging.xray import XrayImage
 from FluoroGuideLib.registration.geometry_error import CArmTolerance, corrected, seen_distance_mm
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1000, 1048)
+SEEDS = range(1048, 1096)  # 1000-1047 were run on designs before
 SLICE = range(1)
 LIMITS = {"angle_deg": 0.7, "sid_percent": 1.0, "principal_point_px": 3.0}
 TOLERANCE = CArmTolerance(roll_deg=0.2, **LIMITS)

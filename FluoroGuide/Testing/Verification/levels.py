@@ -19,7 +19,7 @@ from FluoroGuideLib.registration.levels import register_levels
 from FluoroGuideLib.registration.register import Options
 from FluoroGuideLib.registration.volume import MovingVolume
 
-SEEDS = range(1000, 1010)
+SEEDS = range(1010, 1020)  # 1000-1009 were run on designs before
 SLICE = range(1)
 LEAST_DEG, MOST_DEG = 1.0, 5.0
 

@@ -20,8 +20,8 @@ from FluoroGuideLib.evaluation.simulate import move_surroundings
 from FluoroGuideLib.registration.mr import MrMovingVolume
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1068, 1086)  # 1050-1067 were run on a search before
-SLICE = (1068,)
+SEEDS = range(1086, 1104)  # 1050-1085 were run on a search before
+SLICE = (1086,)
 GROUP, MOVED_MM = 6, 8.0
 PLANS = (("thorax", "PD", "sagittal"), ("thorax", "T2", "axial"), ("thorax", "T1", "sagittal"))
 _KEPT: dict[tuple, MrMovingVolume] = {}
