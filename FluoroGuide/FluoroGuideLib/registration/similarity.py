@@ -73,6 +73,8 @@ class Evaluation:
 
     def worse(self, best: Evaluation) -> float:
         """How many times worse than ``best``: ratio of ranks; where the volume shows a part, of what is explained."""
+        if self.rank == best.rank:  # also where nothing votes and both are infinite
+            return 1.0
         if not (self.nothing > 0 and best.nothing > 0):
             return self.rank / best.rank
         return best.explained / max(self.explained, 1e-6)

@@ -132,3 +132,11 @@ def test_worse_than_nothing_is_very_much_worse() -> None:
     best, bad = (Evaluation(0.1, rank, None, None, (0.5,), nothing=0.4) for rank in (0.3, 0.41))
     assert best.explained == pytest.approx(0.25)
     assert bad.worse(best) > 1e4
+
+
+@pytest.mark.parametrize("nothing", [0.0, 0.4])
+def test_poses_where_nothing_votes_are_as_good_as_each_other(nothing: float) -> None:
+    """Their ranks are infinite: a pool of them must not come out empty."""
+    one, two, good = (Evaluation(np.inf, rank, None, None, (0.0,), nothing=nothing) for rank in (np.inf, np.inf, 0.2))
+    assert two.worse(one) == 1.0
+    assert one.worse(good) > 1e4
