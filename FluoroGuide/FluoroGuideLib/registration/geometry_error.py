@@ -214,7 +214,7 @@ class CArmLevel:
             gradient[place] += g
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
-        found = summed(self.level.views, sums, hessian, gradient, tuple(similarity))
+        found = self.level.of_a_part(summed(self.level.views, sums, hessian, gradient, tuple(similarity)))
         return self._with_priors(found, state)
 
     def _with_priors(self, found: Evaluation, state: State) -> Evaluation:

@@ -248,7 +248,10 @@ class Level:
                 self._add_cost(fixed, pose, sums)
             _, mf, mm, ff, _ = sums - before
             similarity.append(float(mf / np.sqrt(mm * ff + 1e-12)))
-        found = summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
+        return self.of_a_part(summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity)))
+
+    def of_a_part(self, found: Evaluation) -> Evaluation:
+        """An evaluation at this level's pixels, with what nothing would cost where the volume shows a part."""
         if not self.nothing:
             return found
         # which pixels are known changes what nothing costs a little: poses are compared by the part of it that they save

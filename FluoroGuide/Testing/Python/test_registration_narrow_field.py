@@ -13,6 +13,7 @@ from FluoroGuideLib.evaluation.cbct import cbct_from_ct
 from FluoroGuideLib.evaluation.phantom import LumbarPhantom
 from FluoroGuideLib.registration import narrow_field
 from FluoroGuideLib.registration.coarse_to_fine import make_level
+from FluoroGuideLib.registration.geometry_error import CArmTolerance
 from FluoroGuideLib.registration.narrow_field import FIRST_KEEP, FIRST_MM, LOST_MOST, for_narrow_fields, in_rounds
 from FluoroGuideLib.registration.refine import Refined
 from FluoroGuideLib.registration.register import LevelOptions, MovingVolume, Options, _Task, register
@@ -104,6 +105,14 @@ def test_from_15_mm_and_from_the_truth(case: Case) -> None:
     assert case.mtre(result.pose) < 0.8
     assert [f.kind for f in result.findings] == ["coverage"], result.reasons
     assert [h["stage"] for h in result.history] == ["search", "3 mm", "1.5 mm"]
+
+
+def test_with_the_c_arm_estimated_it_is_judged_alike(case: Case) -> None:
+    options = Options(threads=1, check_part=False, search=False, checks=False, carm=CArmTolerance())
+    result = register(case.moving, case.images, case.start(2, 2, 1), targets={"facet": case.target}, options=options)
+    assert case.mtre(result.pose) < 2.0
+    assert np.isfinite(result.covariance).all()
+    assert "similarity" not in [f.kind for f in result.findings], result.reasons  # what it explains is known here too
 
 
 def test_a_round_that_loses_what_was_explained_is_taken_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
