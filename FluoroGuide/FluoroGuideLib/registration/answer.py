@@ -113,7 +113,7 @@ def _widened(task: Task, covariance: np.ndarray, center_mm: np.ndarray) -> np.nd
 
 def _judged(
     task: Task, best: Refined, others: list[Refined], covariance: np.ndarray, center: np.ndarray, coverage: float,
-    targets: dict[str, np.ndarray] | None, whole: np.ndarray, bone: tuple[tuple[float, ...], float] | None = None,
+    targets: dict[str, np.ndarray] | None, whole: np.ndarray, bone: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     silent: tuple[int, ...] = (),
 ) -> dict:
     """The verdict and what goes into the result.

@@ -120,10 +120,11 @@ class BodiesLevel:
             self._shells_seen.append((poses, seen))
         return summed(self.views, sums, hessian if derivatives else None, gradient, tuple(similarity))
 
-    def explained(self, poses: Poses) -> float:
-        """How much of the X-rays the bone's own shadow explains at its pose beyond what the rest does, 0..1, mean over the level's views.
+    def explained(self, poses: Poses) -> tuple[float, ...]:
+        """Per view of the level: how much of the X-ray the bone's own shadow explains at its pose beyond what the rest does, 0..1.
 
-        In a picture that the bone left (see :meth:`at`) it explains nothing: a candidate must not win by leaving one that speaks against it.
+        In a picture that the bone left (see :meth:`at`) it explains nothing, which comes last here: a candidate must not win by leaving one
+        that speaks against it.
 
         The squared partial correlation of the X-ray with the bone's shadow, given everything else, where that shadow lies; 0 where the
         shadow is there with the wrong sign.  All of it is seen through the level's windows.
@@ -132,7 +133,7 @@ class BodiesLevel:
         if seen is None:
             shells = self._between(poses)
             seen = [self._pictures(view, shells) for view in self.views]
-        return sum(self._explained(view, p) for view, p in zip(self.views, seen, strict=True)) / max(1, self.asked)
+        return (*(self._explained(view, p) for view, p in zip(self.views, seen, strict=True)), *[0.0] * (self.asked - len(self.views)))
 
     def _pictures(self, view: FixedView, shells: list[np.ndarray]) -> list[np.ndarray]:
         """Every shell's own picture, the inner one first."""

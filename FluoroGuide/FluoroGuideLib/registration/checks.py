@@ -48,7 +48,7 @@ class Evidence:
     bone
         For a bone's own pose, per view: how strongly its own shadow is found there, as a part of how strongly all around it is.
     bone_explained
-        How much of the X-rays a bone's own shadow explains beyond all else where it lies, 0..1, mean over the views.
+        For a bone's own pose, per view: how much of the X-ray its own shadow explains beyond all else where it lies, 0..1.
     """
 
     straight: tuple[float, ...] = ()
@@ -59,7 +59,7 @@ class Evidence:
     level_ratio: float = np.inf
     level_mm: float = 0.0
     bone: tuple[float, ...] = ()
-    bone_explained: float = 1.0
+    bone_explained: tuple[float, ...] = ()
     angle_deg: float = 0.0
     angle_gain: float = 1.0
 

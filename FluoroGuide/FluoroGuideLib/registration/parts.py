@@ -56,18 +56,23 @@ class PartOptions:
 
 
 class _Candidate(NamedTuple):
-    """Poses of bone and surroundings, their evaluation, and how much of the X-rays the bone's own shadow explains there."""
+    """Poses of bone and surroundings, their evaluation, and per view how much of the X-ray the bone's own shadow explains there."""
 
     poses: Poses
     evaluation: Evaluation | None
-    explained: float = 0.0
+    views: tuple[float, ...] = ()
+
+    @property
+    def explained(self) -> float:
+        """Mean over the views."""
+        return sum(self.views) / max(1, len(self.views))
 
 
 @dataclass(frozen=True, eq=False)
 class PartResult:
     """Pose of the bone with its evaluation, pose of the surroundings, runners-up, the level it was found on, its centre.
 
-    ``explained``: how much of the X-rays the bone's own shadow explains beyond all else, 0..1 (:meth:`BodiesLevel.explained`).
+    ``explained``: per view, how much of the X-ray the bone's own shadow explains beyond all else, 0..1 (:meth:`BodiesLevel.explained`).
     """
 
     best: Refined
@@ -75,7 +80,7 @@ class PartResult:
     rivals: list[Refined]
     level: BodiesLevel
     center_mm: np.ndarray
-    explained: float
+    explained: tuple[float, ...]
 
 
 def register_part(
@@ -133,7 +138,7 @@ def register_part(
     if not level.views:
         return None
     rivals = [_rival(o, best) for o in others]
-    return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], rivals, level, center, best.explained)
+    return PartResult(Refined(best.poses[0], best.evaluation, 0), best.poses[1], rivals, level, center, best.views)
 
 
 def _rival(other: _Candidate, best: _Candidate) -> Refined:

@@ -122,10 +122,10 @@ def test_verdicts_and_their_sentences() -> None:
     verdict, reasons = _judged(part=True, bone=(1.1, 0.6))
     assert verdict == "warn"
     assert "only 60 % as strong" in reasons[0]
-    assert _judged(part=True, bone=(1.1, 0.7), bone_explained=0.1)[0] == "pass"
-    verdict, reasons = _judged(part=True, bone=(1.1, 0.7), bone_explained=0.05)
+    assert _judged(part=True, bone=(1.1, 0.7), bone_explained=(0.1, 0.03))[0] == "pass"
+    verdict, reasons = _judged(part=True, bone=(1.1, 0.7), bone_explained=(0.1, 0.01))
     assert verdict == "warn"
-    assert "explains only 5 %" in reasons[0]
+    assert "explains only 1 %" in reasons[0]
     assert _judged(error_mm=2.4)[0] == "warn"
     assert _judged(error_mm=5.4)[0] == "fail"
     assert _judged(straight=(0.5, 0.6), mirrored=(0.2, 0.75))[0] == "fail"
@@ -169,11 +169,11 @@ def test_a_bone_that_is_seen_too_little_may_lie_elsewhere() -> None:
 
     A shadow that explains half of what is usual (0.08) is half lost.
     """
-    assert lost_share((0.5,), (1.2, 0.9), 0.04) == pytest.approx(0.5)
-    assert lost_share((0.5,), (1.2, 0.9), 0.07) == 0.0
+    assert lost_share((0.5,), (1.2, 0.9), (0.1, 0.015)) == pytest.approx(0.5)
+    assert lost_share((0.5,), (1.2, 0.9), (0.1, 0.026)) == 0.0
     assert lost_share((0.5,), (1.2, 0.5)) == pytest.approx(1 / 3)
     assert lost_share((0.5,), (1.2, 0.7)) == 0.0
-    assert lost_share((0.1,), (1.2, 0.7)) == pytest.approx(0.6)
+    assert lost_share((0.1,), (1.2, 0.7)) == pytest.approx(0.5)
 
 
 def test_findings_come_once_worst_first_and_say_what_they_are() -> None:

@@ -90,7 +90,7 @@ def test_candidates_at_one_place_are_one_however_they_are_turned() -> None:
 
     def candidate(turn: float, x_mm: float, explained: float) -> _Candidate:
         pose = rigid.perturb(np.eye(4), [turn, 0, 0, x_mm, 0, 0], center)
-        return _Candidate((pose, pose), None, explained)
+        return _Candidate((pose, pose), None, (explained,))
 
     pool = [candidate(0.0, 0.0, 0.2), candidate(0.2, 1.0, 0.19), candidate(-0.2, 0.0, 0.15), candidate(0.0, 12.0, 0.1), candidate(0.0, 24.0, 0.04)]
     kept = _elsewhere(pool, center, PartOptions())
@@ -151,7 +151,7 @@ def test_a_bone_explains_most_where_it_is(moved: Moved) -> None:
     """The squared partial correlation, against one from two regressions; it falls where the bone is elsewhere, and a wrong sign explains nothing."""
     level, center = level_at_truth(moved, PartLevel(2.0, 3, 1.0, 6.0, 1, 1))
     there, away = (rigid.perturb(moved.truth, np.r_[0, 0, 0, shift], center) for shift in (np.zeros(3), [6.0, -3.0, 6.0]))
-    right, wrong = (level.at(p).explained((p, moved.truth)) for p in (there, away))
+    right, wrong = (np.mean(level.at(p).explained((p, moved.truth))) for p in (there, away))
     assert 0.05 < right < 1.0
     assert wrong < 0.5 * right
     expected = []
@@ -168,7 +168,7 @@ def test_a_bone_explains_most_where_it_is(moved: Moved) -> None:
     assert right == pytest.approx(np.mean(expected), rel=0.02)
     for view in level.views:
         view.fixed = -view.fixed
-    assert level.explained((there, moved.truth)) == 0.0
+    assert level.explained((there, moved.truth)) == (0.0, 0.0)
 
 
 def test_pictures_that_were_made_before_are_those_made_anew(moved: Moved) -> None:
@@ -193,7 +193,7 @@ def test_pictures_that_were_made_before_are_those_made_anew(moved: Moved) -> Non
         np.testing.assert_array_equal(a.weight, b.weight)
         np.testing.assert_array_equal(a.mask, b.mask)
     assert explained == pytest.approx(anew.explained(poses), abs=1e-5)
-    assert explained > 0.05
+    assert min(explained) > 0.03
 
 
 def test_a_bone_explains_nothing_in_a_picture_that_it_left(moved: Moved) -> None:
@@ -204,11 +204,11 @@ def test_a_bone_explains_nothing_in_a_picture_that_it_left(moved: Moved) -> None
     part = Part(moved.moving, label_distance(moved.labels, [L3]), moved.target)
     both, first = (bodies_level(part, images, spec, [moved.truth, left], center) for images in (moved.images, moved.images[:1]))
     assert [len(level.at(left).views) for level in (both, first)] == [1, 1]
-    alone = first.at(left).explained((left, moved.truth))
-    assert both.at(left).explained((left, moved.truth)) == pytest.approx(alone / 2, rel=1e-6)
+    (alone,) = first.at(left).explained((left, moved.truth))
+    assert both.at(left).explained((left, moved.truth)) == pytest.approx((alone, 0.0), rel=1e-6)
     assert alone > 0.005
     # where no candidate is in the second picture, the first alone compares them
-    assert bodies_level(part, moved.images, spec, left, center).at(left).explained((left, moved.truth)) == pytest.approx(alone, rel=0.02)
+    assert bodies_level(part, moved.images, spec, left, center).at(left).explained((left, moved.truth)) == pytest.approx((alone,), rel=0.02)
 
 
 def test_wrong_parts_are_named(moved: Moved) -> None:
