@@ -24,7 +24,7 @@ from FluoroGuideLib.geometry.rigid import apply, perturb
 from FluoroGuideLib.registration.mr import MrMovingVolume
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1086, 1104)  # 1086 = 181 * 6; 1050-1085 were run on a search before
+SEEDS = range(1068, 1086)  # 1068 = 178 * 6; 1050-1067 were run on a search before
 SLICE = (1068,)
 GROUP = 6
 TARGETS = ("L1", "L2", "L3", "L4", "L5")

@@ -23,7 +23,7 @@ from FluoroGuideLib.geometry.rigid import perturb
 from FluoroGuideLib.registration.mr import MrMovingVolume
 from FluoroGuideLib.registration.register import Options, register
 
-SEEDS = range(1122, 1158)  # 1122 = 187 * 6; 1050-1121 were run on a search before
+SEEDS = range(1086, 1122)  # 1086 = 181 * 6; 1050-1085 were run on a search before
 SLICE = (1056,)
 GROUP = 6
 PLANS = (
