@@ -82,12 +82,12 @@ class BodiesLevel:
             kept = self._tangent.get(id(view))
             if kept is not None:
                 other._tangent[id(found[0])] = (kept[0], *(np.ascontiguousarray(a[..., found[1], found[2]]) for a in kept[1:]))
-        other.views = views
+        other.views, other._bone_seen = views, {}  # keyed by the whole views
         return other
 
     def _bone(self, view: FixedView, pose: np.ndarray) -> np.ndarray:
         """The bone's picture in a view of this level, all of it; from when the level was made where that looked at this pose."""
-        for seen, picture in self._bone_seen[id(view)]:
+        for seen, picture in self._bone_seen.get(id(view), ()):
             if np.array_equal(seen, pose):
                 return picture
         return self.projectors[0].project(view.view, pose, None, view.distances)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .narrow_field import TOLERANCE, in_rounds
-from .refine import Refined, distinct, pose_distance_mm, refine
+from .narrow_field import in_rounds
+from .refine import TOLERANCE, Refined, distinct, pose_distance_mm, refine
 from .search import Candidate, Found, center_in_isocenter, rotation_grid, search
 from .similarity import Level
 

@@ -232,8 +232,9 @@ class Limits:
     similarity_fail, similarity_warn
         Local correlation of the worst view.
     field_explained_fail, field_explained_warn
-        In a narrow field instead of the second: how much of the X-rays it explains (about half of their shadows is cast by what was cut
-        off).  Right poses of 32 design cases explain 0.061 to 0.45, wrong places 0.02 to 0.03, another patient's X-rays 0.015 to 0.058.
+        In a narrow field instead of the second: how much of the X-rays it explains where it is known (about half of their shadows is cast
+        by what was cut off).  Right poses of 45 design cases explain 0.10 to 0.59, another patient's X-rays 0.03 to 0.13 (what is above the
+        limit is told by other checks), a wrong place 0.09.
     field_mirrored, field_mirrored_fail
         The limits of the mirror images there: chance explains more of an X-ray that shows little of the field (right poses: at most 0.14).
     part_similarity_fail, part_similarity_warn

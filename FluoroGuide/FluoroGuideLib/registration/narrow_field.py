@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .refine import Refined, refine
+from .refine import TOLERANCE, Refined, refine
 from .search import center_in_isocenter
 from .similarity import Level
 
@@ -27,9 +27,7 @@ FIRST_MM, FIRST_RADIUS, FIRST_KEEP = 3.0, 5, 10
 ROUND = 3
 """Iterations until the rays that are known are looked at again."""
 LOST_MOST = 1.1
-"""A round after which less than this part of the best is explained is taken back."""
-TOLERANCE = 0.015
-"""Step at which a refinement stops, as a part of the pixel size."""
+"""A round is taken back when the best explained more than this many times as much."""
 
 
 def for_narrow_fields(options: Options, shows_a_part: bool) -> Options:

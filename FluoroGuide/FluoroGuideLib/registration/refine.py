@@ -14,6 +14,8 @@ from .similarity import Evaluation, Level
 
 LEVER_MM = 60.0
 """Distance at which a rotation counts as much as a translation, for damping and step lengths (half a vertebra's view)."""
+TOLERANCE = 0.015
+"""Step at which a refinement on a level of the pyramid stops, as a part of the pixel size."""
 _SCALE = np.array([1 / LEVER_MM] * 3 + [1.0] * 3)
 T = TypeVar("T")
 

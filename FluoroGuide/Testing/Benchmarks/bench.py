@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmarks: ``make bench`` measures everything and writes ``Docs/benchmarks.md``; ``make bench PART=metrics`` one part of it.
 
-Figures of earlier parts are kept in ``build/bench`` and put on the page again.
+Figures of earlier parts are kept in ``build/bench`` and put on the page again; a part that was measured elsewhere stays as the page has it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -35,14 +36,21 @@ def stored(part: str) -> Path:
     return ROOT / "build" / "bench" / f"{part}.json"
 
 
+def written(page: str) -> dict[str, str]:
+    """Part -> its section of a page, without the mark it begins with."""
+    pieces = re.split(r"^<!-- part: (\w+) -->\n", page, flags=re.MULTILINE)[1:]
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
 def write_page() -> None:
-    """Put the figures of all parts that were measured on the page."""
-    sections = [HEAD]
+    """Put the figures of all parts that were measured on the page; the others' sections stay."""
+    sections = written(PAGE.read_text()) if PAGE.is_file() else {}
     for part in PARTS:
         if stored(part).is_file():
             kept = json.loads(stored(part).read_text())
-            sections += [importlib.import_module(f"bench_{part}").markdown(kept["figures"]), f"*{kept['circumstances']}*\n"]
-    PAGE.write_text("\n\n".join(s.rstrip("\n") for s in sections) + "\n")
+            sections[part] = f"{importlib.import_module(f'bench_{part}').markdown(kept['figures'])}\n\n*{kept['circumstances']}*\n"
+    marked = [f"<!-- part: {part} -->\n{sections[part]}" for part in PARTS if part in sections]
+    PAGE.write_text("\n\n".join(s.rstrip("\n") for s in [HEAD, *marked]) + "\n")
 
 
 def main() -> int:
